@@ -1,0 +1,9 @@
+"""Accelerator operations of unified transformers; this package knows jax only.
+
+One folder per operation, with the same file names in each: `api.py` chooses and checks,
+`reference.py` is the definition, `xla_chunked.py` runs everywhere in linear memory.
+"""
+
+from pallas_kernels.routed_attention.api import routed_attention
+
+__all__ = ["routed_attention"]

@@ -1,0 +1,104 @@
+"""Rows that fit become records; others are refused in one sentence."""
+
+import textwrap
+
+import numpy as np
+import pytest
+
+from unimod_jax.data import (
+    DataConfig,
+    DataError,
+    describe,
+    record_schema,
+    validate_record,
+)
+
+GREY = np.zeros((8, 8, 1), np.uint8)
+GOOD = {"image": GREY, "captions": [b"a seven", "die Sieben"], "label": 7}
+
+
+def test_the_printed_sample_row_is_the_first_record(train_records):
+    sample = textwrap.indent(describe(train_records[0]), "    ")
+    assert sample in (record_schema.__doc__ or "")
+
+
+def test_texts_may_be_bytes_or_str_or_a_single_text():
+    record = validate_record(GOOD, DataConfig(), "row 3")
+    assert record.captions == ("a seven", "die Sieben")
+    assert (record.label, record.key) == (7, "row 3")
+    single = validate_record({**GOOD, "captions": b"one text"}, DataConfig(), "row 3")
+    assert single.captions == ("one text",)
+
+
+def test_a_label_is_optional():
+    raw = {"image": GREY, "captions": ["a seven"], "key": b"seven.png"}
+    record = validate_record(raw, DataConfig(label_feature=""), "row 3")
+    assert (record.label, record.key) == (None, "seven.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"captions": []}, "row 3 has no caption"),
+        ({"captions": ["a seven", " "]}, "caption 1 of row 3 is empty"),
+        ({"captions": [b"\xff\xfe"]}, "not UTF-8"),
+        ({"captions": [7]}, "holds 7"),
+        ({"image": np.zeros((8, 9, 1), np.uint8)}, "row 3 is 8 x 9 pixels"),
+        ({"image": np.zeros((8, 8, 3), np.uint8)}, "row 3 has 3 channels"),
+        ({"image": np.zeros((8, 8), np.uint8)}, r"uint8 \[8, 8\]"),
+        ({"image": np.zeros((8, 8, 1), np.float32)}, "float32"),
+        ({"label": "seven"}, "label of row 3 is 'seven'"),
+    ],
+)
+def test_a_bad_row_is_refused_by_name(change, words):
+    with pytest.raises(DataError, match=words) as error:
+        validate_record({**GOOD, **change}, DataConfig(), "row 3")
+    _assert_one_sentence(error.value)
+
+
+@pytest.mark.parametrize("field", ["image", "caption", "label"])
+def test_a_missing_feature_is_named_with_its_option(field):
+    config = DataConfig(**{f"{field}_feature": "absent"})
+    with pytest.raises(DataError, match=f"'absent'.*data.{field}_feature") as error:
+        validate_record(GOOD, config, "row 3")
+    _assert_one_sentence(error.value)
+
+
+@pytest.mark.parametrize("shape", [(12, 10, 1), (3, 9, 1), (8, 8, 1)])
+def test_resizing_gives_the_models_size(shape):
+    image = np.full(shape, 200, np.uint8)
+    record = validate_record({**GOOD, "image": image}, DataConfig(resize=True), "row 3")
+    np.testing.assert_array_equal(record.image, np.full((8, 8, 1), 200, np.uint8))
+
+
+def test_resizing_crops_the_centre():
+    image = np.zeros((8, 24, 1), np.uint8)
+    image[:, 8:16] = 255
+    record = validate_record({**GOOD, "image": image}, DataConfig(resize=True), "row 3")
+    np.testing.assert_array_equal(record.image, np.full((8, 8, 1), 255, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": ""},
+        {"image_size": 0},
+        {"image_channels": 2},
+        {"image_levels": 1},
+        {"image_levels": 257},
+        {"patch_size": 3},
+        {"prompt_dropout": 1.5},
+        {"seed": -1},
+        {"batch_size": 0},
+        {"text_vocabulary_size": 1},
+    ],
+)
+def test_an_option_out_of_range_is_refused(change):
+    with pytest.raises(DataError, match=f"data.{next(iter(change))}") as error:
+        DataConfig(**change)
+    _assert_one_sentence(error.value)
+
+
+def _assert_one_sentence(error: DataError) -> None:
+    text = str(error)
+    assert text.endswith(".") and "\n" not in text and ". " not in text

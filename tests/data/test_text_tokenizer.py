@@ -1,0 +1,96 @@
+"""Captions become few ids and come back as they were."""
+
+import pytest
+
+from unimod_jax.data import DataConfig, DataError, TextTokenizer, Vocabulary
+
+VOCABULARY = Vocabulary.of(DataConfig())
+
+
+def test_ids_do_not_overlap():
+    special = [
+        *(VOCABULARY.PADDING, VOCABULARY.BEGIN, VOCABULARY.END),
+        *(VOCABULARY.BEGIN_IMAGE, VOCABULARY.END_IMAGE, VOCABULARY.MASK),
+        *map(VOCABULARY.task_token, ("text_to_image", "image_to_text", "text_only")),
+    ]
+    assert len(set(special)) == 9
+    assert (min(special), max(special)) == (0, VOCABULARY.text_start - 1)
+    assert VOCABULARY.image_start == VOCABULARY.text_start + 128
+    assert VOCABULARY.image_start + 17 <= VOCABULARY.size == 160
+
+
+def test_a_task_without_a_token_is_refused():
+    with pytest.raises(DataError, match="'speech' has no token"):
+        VOCABULARY.task_token("speech")
+
+
+def test_every_word_of_the_digits_is_one_token(tokenizer, train_records):
+    for record in train_records:
+        for text in record.captions:
+            ids = tokenizer.encode(text)
+            assert len(ids) == len(text.split())
+            assert tokenizer.decode(ids) == text
+
+
+def test_text_ids_stay_in_their_range(tokenizer, train_records):
+    ids = {
+        i for r in train_records for text in r.captions for i in tokenizer.encode(text)
+    }
+    assert min(ids) >= VOCABULARY.text_start
+    assert max(ids) < VOCABULARY.image_start
+
+
+def test_decoding_drops_what_is_not_text(tokenizer):
+    ids = [VOCABULARY.BEGIN, *tokenizer.encode("the digit 7"), VOCABULARY.END]
+    every_other = [VOCABULARY.PADDING, VOCABULARY.image_start, VOCABULARY.size]
+    unused = VOCABULARY.image_start - 1
+    assert tokenizer.decode([*ids, *every_other, unused]) == "the digit 7"
+
+
+def test_case_and_unknown_characters_do_not_matter(tokenizer):
+    assert tokenizer.decode(tokenizer.encode("  THE digit   7 \u2603")) == "the digit 7"
+    assert tokenizer.encode("") == []
+
+
+def test_punctuation_comes_back_where_it_was():
+    vocabulary = Vocabulary(256, 17)
+    captions = ["a dog, a cat (two).", "don't run!"]
+    tokenizer = TextTokenizer.train(captions, vocabulary)
+    for text in captions:
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_training_is_deterministic(tokenizer, train_records):
+    captions = [text for record in train_records for text in record.captions]
+    again = TextTokenizer.train(reversed(captions), VOCABULARY)
+    assert again.pieces.to_str() == tokenizer.pieces.to_str()
+
+
+def test_too_many_characters_are_refused():
+    captions = ["".join(map(chr, range(0x4E00, 0x4E00 + 300)))]
+    with pytest.raises(DataError, match=r"data.text_vocabulary_size is 128"):
+        TextTokenizer.train(captions, VOCABULARY)
+
+
+def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "run" / "tokenizer.json")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["tokenizer.json"]
+    again = TextTokenizer.load(tmp_path / "run" / "tokenizer.json", VOCABULARY)
+    assert again.encode("a handwritten 7") == tokenizer.encode("a handwritten 7")
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"version": "1.0"', "\u0000"])
+def test_a_damaged_file_is_refused(tmp_path, content):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"tokenizer.json' is damaged") as error:
+        TextTokenizer.load(path, VOCABULARY)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_or_too_large_file_is_refused(tokenizer, tmp_path):
+    with pytest.raises(DataError, match="cannot read tokenizer file"):
+        TextTokenizer.load(tmp_path / "absent.json", VOCABULARY)
+    tokenizer.save(tmp_path / "large.json")
+    with pytest.raises(DataError, match=r"data.text_vocabulary_size is 64"):
+        TextTokenizer.load(tmp_path / "large.json", Vocabulary(64, 17))

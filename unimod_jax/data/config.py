@@ -1,0 +1,97 @@
+"""Which data set to train on, and how its records become tokens: one frozen dataclass.
+
+Every field can be set from the command line as `--data.<field>`.
+"""
+
+import dataclasses
+
+from unimod_jax.data.record_schema import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Names a prepared TFDS data set and the sizes its records are brought to.
+
+    Attributes:
+      name: the data set, a folder under `directory`; "name/config" if it has configs.
+      directory: where prepared data sets live: <directory>/<name>/<version>.
+      image_feature: the feature that holds the image, 8-bit grey or RGB.
+      caption_feature: the feature that holds a text, or a sequence of texts.
+      label_feature: the feature that holds an integer class; "" for none.
+      train_split: the split to train on; TFDS slices such as "train[:90%]" work.
+      test_split: the split to evaluate on.
+      image_size: height and width of the model's images, in pixels.
+      image_channels: 1 for grey, 3 for RGB.
+      image_levels: discrete codes per pixel channel, evenly spaced over 0..255.
+      patch_size: height and width of a continuous patch, in pixels.
+      resize: whether images of other sizes are scaled and centre-cropped, or refused.
+      caption_tokens: token slots of a caption or prompt, its end token included.
+      text_vocabulary_size: most ids that the text tokenizer may use.
+      batch_size: rows per step over all task groups and all processes.
+      prompt_dropout: share of text-to-image rows that train without their prompt, for
+        classifier-free guidance (arXiv 2207.12598).
+      seed: of shuffling, of the choice among captions and of prompt dropout.
+    """
+
+    name: str = "handwritten_digits"
+    directory: str = "data"
+    image_feature: str = "image"
+    caption_feature: str = "captions"
+    label_feature: str = "label"
+    train_split: str = "train"
+    test_split: str = "test"
+    image_size: int = 8
+    image_channels: int = 1
+    image_levels: int = 17
+    patch_size: int = 2
+    resize: bool = False
+    caption_tokens: int = 12
+    text_vocabulary_size: int = 128
+    batch_size: int = 96
+    prompt_dropout: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks every range; DataError names the field, its value and the remedy."""
+        required = ("name", "directory", "image_feature", "caption_feature")
+        for field in (*required, "train_split", "test_split"):
+            if not getattr(self, field):
+                raise DataError(f"data.{field} is empty; give it a name.")
+        positive = ("image_size", "patch_size", "caption_tokens", "batch_size")
+        for field in positive:
+            self._check_range(field, 1, None)
+        if self.image_channels not in (1, 3):
+            raise DataError(
+                f"data.image_channels is {self.image_channels}; "
+                "use 1 for grey or 3 for RGB images."
+            )
+        self._check_range("image_levels", 2, 256)
+        self._check_range("text_vocabulary_size", 2, None)
+        self._check_range("prompt_dropout", 0, 1)
+        self._check_range("seed", 0, 2**32 - 1)
+        if self.image_size % self.patch_size:
+            raise DataError(
+                f"data.patch_size {self.patch_size} does not divide data.image_size "
+                f"{self.image_size}; choose one that does."
+            )
+
+    def _check_range(self, field: str, low: int, high: int | None) -> None:
+        value = getattr(self, field)
+        if value < low or (high is not None and value > high):
+            bound = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise DataError(f"data.{field} is {value}; it must be {bound}.")
+
+    @property
+    def num_image_codes(self) -> int:
+        """Discrete codes per image."""
+        return self.image_size * self.image_size * self.image_channels
+
+    @property
+    def num_patches(self) -> int:
+        """Continuous patches per image, N."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def patch_width(self) -> int:
+        """Values per continuous patch, P."""
+        return self.patch_size * self.patch_size * self.image_channels

@@ -1,0 +1,185 @@
+"""Images as tokens and back, in pure NumPy: grey levels as codes, or patches as values.
+
+Codes are the pixels themselves, rounded to `image_levels` even steps: lossless for data
+sets with that many levels, such as the digits. There is no learned image tokenizer.
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unimod_jax.data.record_schema import DataError
+from unimod_jax.data.resizing import fit_to_square
+
+if TYPE_CHECKING:
+    from unimod_jax.data.config import DataConfig
+
+MAX_PIXEL = 255
+
+
+def levels_to_pixels(level: np.ndarray, num_levels: int) -> np.ndarray:
+    """Levels 0..num_levels-1 as uint8 pixels: round(level * 255 / (num_levels - 1))."""
+    pixel = np.rint(np.asarray(level, np.float64) * MAX_PIXEL / (num_levels - 1))
+    return pixel.astype(np.uint8)
+
+
+def pixels_to_levels(pixel: np.ndarray, num_levels: int) -> np.ndarray:
+    """The nearest level of each pixel 0..255 (any float or integer dtype), as int32."""
+    level = np.rint(np.asarray(pixel, np.float64) * (num_levels - 1) / MAX_PIXEL)
+    return level.astype(np.int32)
+
+
+def pixels_to_codes(image: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """The image's codes in raster order, channels last.
+
+    Args:
+      image: uint8 [image_size, image_size, image_channels].
+      config: `image_levels` and the image's shape.
+
+    Returns:
+      int32 [image_size * image_size * image_channels], each in [0, image_levels).
+    """
+    return pixels_to_levels(_checked(image, config), config.image_levels).reshape(-1)
+
+
+def codes_to_pixels(codes: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """Inverse of `pixels_to_codes`: uint8 [image_size, image_size, image_channels].
+
+    Raises DataError if there are too few or too many codes, or one is out of range.
+    """
+    codes = np.asarray(codes)
+    if codes.shape != (config.num_image_codes,):
+        raise DataError(
+            f"an image of this data set has {config.num_image_codes} codes but got an "
+            f"array of shape {list(codes.shape)}; pass one image's codes."
+        )
+    if codes.min() < 0 or codes.max() >= config.image_levels:
+        raise DataError(
+            f"image codes span {codes.min()}..{codes.max()} but must lie in "
+            f"0..{config.image_levels - 1}; subtract image_start first."
+        )
+    return levels_to_pixels(codes, config.image_levels).reshape(_shape(config))
+
+
+def pixels_to_patches(image: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """The image's patches in raster order, each pixel scaled to [-1, 1].
+
+    Args:
+      image: uint8 [image_size, image_size, image_channels].
+      config: `patch_size` and the image's shape.
+
+    Returns:
+      float32 [N, P], N = (image_size / patch_size)^2, P = patch_size^2 * channels.
+    """
+    across = config.image_size // config.patch_size
+    side, channels = config.patch_size, config.image_channels
+    scaled = _checked(image, config).astype(np.float32) * (2 / MAX_PIXEL) - 1
+    tiles = scaled.reshape(across, side, across, side, channels).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(config.num_patches, config.patch_width))
+
+
+def patches_to_pixels(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """Inverse of `pixels_to_patches`, for any real values.
+
+    Args:
+      patch_NP: [N, P]; values outside [-1, 1] are clipped.
+      config: `patch_size`, the image's shape, and `image_levels` to round to.
+
+    Returns:
+      uint8 [image_size, image_size, image_channels], each pixel on a level.
+
+    Raises:
+      DataError: if the shape is not [N, P] or a value is not finite.
+    """
+    patch_NP = np.asarray(patch_NP, np.float32)
+    wanted = (config.num_patches, config.patch_width)
+    if patch_NP.shape != wanted or not np.isfinite(patch_NP).all():
+        raise DataError(
+            f"patches have shape {list(patch_NP.shape)} or hold values that are not "
+            f"finite; pass finite values of shape {list(wanted)}."
+        )
+    across = config.image_size // config.patch_size
+    side, channels = config.patch_size, config.image_channels
+    tiles = patch_NP.reshape(across, across, side, side, channels).swapaxes(1, 2)
+    pixel = (np.clip(tiles.reshape(_shape(config)), -1, 1) + 1) * (MAX_PIXEL / 2)
+    return levels_to_pixels(
+        pixels_to_levels(pixel, config.image_levels), config.image_levels
+    )
+
+
+def load_png(path: str | os.PathLike[str], config: "DataConfig") -> np.ndarray:
+    """Reads an image file as the model wants it, converting to grey or RGB as needed.
+
+    Returns:
+      uint8 [image_size, image_size, image_channels].
+
+    Raises:
+      DataError: if the file is missing or not an 8-bit image, or has another size while
+        config.resize is off.
+    """
+    where = f"file {str(path)!r}"
+    try:
+        encoded = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {where} ({error}); pass a PNG file.") from error
+    mode = "L" if config.image_channels == 1 else "RGB"
+    image = decode_image(encoded, where, mode)
+    if image.shape == _shape(config):
+        return image
+    if not config.resize:
+        raise DataError(
+            f"the image of {where} is {image.shape[0]} x {image.shape[1]} pixels but "
+            f"data.image_size is {config.image_size}; scale it or set data.resize."
+        )
+    return fit_to_square(image, config.image_size)
+
+
+def decode_image(encoded: bytes, where: str, mode: str | None = None) -> np.ndarray:
+    """Decodes a PNG or JPEG.
+
+    Args:
+      encoded: the bytes of the file.
+      where: names the image in messages.
+      mode: "L" or "RGB" to convert to; None keeps grey grey, and the rest is RGB.
+
+    Returns:
+      uint8 [height, width, channels], 1 or 3 channels.
+
+    Raises:
+      DataError: if the bytes are damaged, or not an 8-bit image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            kept = picture.mode
+            mode = mode or ("L" if kept in ("1", "L", "LA") else "RGB")
+            image = np.asarray(picture.convert(mode), np.uint8)
+    # PIL reports damage inside a PNG as SyntaxError or ValueError, not only OSError.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        what = " ".join(str(error).split())
+        raise DataError(
+            f"the image of {where} cannot be decoded ({what}); replace it by a PNG."
+        ) from error
+    if kept not in ("1", "L", "LA", "P", "RGB", "RGBA"):
+        raise DataError(
+            f"the image of {where} has mode {kept!r}; "
+            "save it as an 8-bit grey or RGB PNG."
+        )
+    return image.reshape(*image.shape[:2], 1 if mode == "L" else 3)
+
+
+def _shape(config: "DataConfig") -> tuple[int, int, int]:
+    return (config.image_size, config.image_size, config.image_channels)
+
+
+def _checked(image: np.ndarray, config: "DataConfig") -> np.ndarray:
+    if image.shape != _shape(config) or image.dtype != np.uint8:
+        raise DataError(
+            f"image is {image.dtype} {list(image.shape)} but images must be "
+            f"uint8 {list(_shape(config))}; resize or convert it first."
+        )
+    return image

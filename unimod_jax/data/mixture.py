@@ -1,0 +1,137 @@
+"""Training batches: each step takes a fixed number of rows of every task, with Grain.
+
+Every task draws from the same records in an order of its own, reshuffled each epoch.
+Everything random (order, choice of caption, dropped prompts) is a pure function of the
+seed and the step, so the state of an iterator is one number and resuming is exact.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unimod_jax.data.config import DataConfig
+from unimod_jax.data.documents import fill
+from unimod_jax.data.record_schema import DataError, Record
+from unimod_jax.data.row_templates import RowTemplates
+from unimod_jax.data.text_tokenizer import TextTokenizer
+from unimod_jax.layout import Document, TaskLayout, UnifiedBatch
+
+if TYPE_CHECKING:
+    import grain
+
+PREFETCHED_STEPS = 4
+"""Batches kept ready by a thread, so that a step does not wait for the host."""
+
+ENDLESS_STEPS = 2**40
+"""Zipped Grain data sets need equal lengths; nobody trains for this many steps."""
+
+
+def training_batches(
+    config: DataConfig,
+    layouts: Mapping[str, TaskLayout],
+    rows: Mapping[str, int],
+    records: Sequence[Record],
+    tokenizer: TextTokenizer,
+    modalities: Sequence[str],
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "grain.IterDataset[UnifiedBatch]":
+    """An endless data set of batches; `iter` of it is a checkpointable iterator.
+
+    Args:
+      config: seed, prompt dropout and image coding.
+      layouts: task -> layout.
+      rows: task -> rows per step, over all processes; the same tasks as `layouts`.
+      records: of the train split.
+      tokenizer: how captions become ids; it carries the vocabulary.
+      modalities: the model's modalities, as for `layout.lay_out`.
+      process_index: which share of each step's rows this process makes.
+      process_count: into how many shares they are divided. The rows of a step, all
+        processes together, are the same for every process_count.
+
+    Returns:
+      Each element is a dict: task -> TokenGroup of NumPy arrays [rows / process_count,
+      ...]. The iterator's get_state and set_state, or Orbax, save and resume it.
+
+    Raises:
+      DataError: if tasks and rows do not match or do not divide, or there are no
+        records. Bad records raise it when they are reached.
+    """
+    import grain
+
+    _check_rows(layouts, rows, records, process_count)
+    tasks = []
+    for task, layout in layouts.items():
+        share = slice(process_index, rows[task] * ENDLESS_STEPS, process_count)
+        tasks.append(
+            grain.MapDataset.source(records)
+            .seed(_task_seed(config.seed, task))
+            .shuffle()
+            .repeat()
+            .random_map(_FillByChance(config, layout, tokenizer))
+            .slice(share)
+            .batch(
+                rows[task] // process_count,
+                batch_fn=RowTemplates(layout, modalities).stack,
+            )
+        )
+    return (
+        grain.experimental.ZipMapDataset(tasks)
+        .map(lambda groups: dict(zip(layouts, groups, strict=True)))
+        .to_iter_dataset(
+            grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_STEPS)
+        )
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _FillByChance:
+    """Makes a record a document, with a caption by chance and perhaps no prompt."""
+
+    config: DataConfig
+    layout: TaskLayout
+    tokenizer: TextTokenizer
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Document:
+        # Both are drawn for every row, so that no option shifts another's randomness.
+        caption = int(rng.integers(len(record.captions)))
+        drop_prompt = bool(rng.random() < self.config.prompt_dropout)
+        return fill(
+            record,
+            self.layout,
+            self.config,
+            self.tokenizer,
+            caption=caption,
+            drop_prompt=drop_prompt,
+        )
+
+
+def _task_seed(seed: int, task: str) -> int:
+    """A seed of its own for every task, whatever other tasks there are."""
+    name = zlib.crc32(task.encode())
+    return int(np.random.SeedSequence([seed, name]).generate_state(1)[0])
+
+
+def _check_rows(
+    layouts: Mapping[str, TaskLayout],
+    rows: Mapping[str, int],
+    records: Sequence[Record],
+    process_count: int,
+) -> None:
+    if not layouts or set(layouts) != set(rows):
+        raise DataError(
+            f"layouts are for tasks {sorted(layouts)} but rows for {sorted(rows)}; "
+            "give both for the same tasks."
+        )
+    for task, num_rows in rows.items():
+        if num_rows < 1 or num_rows % process_count:
+            raise DataError(
+                f"task {task!r} has {num_rows} rows per step, which {process_count} "
+                f"processes cannot share evenly; use a multiple of {process_count}."
+            )
+    if not len(records):
+        raise DataError("there are no records to train on; choose another split.")

@@ -1,0 +1,164 @@
+"""What a training example is, for any data set, and how bad ones are refused.
+
+Whatever a data set calls its features, a row of it becomes one `Record`. The first row
+of the built-in data set's train split, as `describe` prints it:
+
+    key       scan-0000
+    label     0
+    caption   a handwritten zero
+    caption   a small image of the number zero
+    caption   the digit zero
+    caption   an image of the digit zero
+    image     uint8 [8, 8, 1]
+             0   0  80 207 143  16   0   0
+             0   0 207 239 159 239  80   0
+             0  48 239  32   0 175 128   0
+             0  64 191   0   0 128 128   0
+             0  80 128   0   0 143 128   0
+             0  64 175   0  16 191 112   0
+             0  32 223  80 159 191   0   0
+             0   0  96 207 159   0   0   0
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unimod_jax.data.resizing import fit_to_square
+
+if TYPE_CHECKING:
+    from unimod_jax.data.config import DataConfig
+
+
+class DataError(ValueError):
+    """Bad data or a bad option: one sentence with the value, why, and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One training example.
+
+    Attributes:
+      image: uint8 [height, width, channels], pixels 0..255, grey (1) or RGB (3).
+      captions: at least one text that describes the image; none is empty.
+      label: the image's class, or None if the data set has none.
+      key: names the record in messages; unique within its split.
+    """
+
+    image: np.ndarray
+    captions: tuple[str, ...]
+    label: int | None
+    key: str
+
+
+def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) -> Record:
+    """Makes a Record of a row as TFDS decodes it.
+
+    Args:
+      raw: feature name -> value; texts may be bytes (UTF-8) or str.
+      config: which features to read, and the image size to expect.
+      where: names the row in messages, and is its key unless it has a "key" feature.
+
+    Raises:
+      DataError: if a feature is missing, there is no caption, a caption is empty, or
+        the image has the wrong dtype, channels or size (and config.resize is off).
+    """
+    image = _image(_feature(raw, "image_feature", config, where), config, where)
+    captions = _captions(_feature(raw, "caption_feature", config, where), where)
+    label = None
+    if config.label_feature:
+        label = _label(_feature(raw, "label_feature", config, where), where)
+    key = _text(raw["key"], where) if "key" in raw else where
+    return Record(image, captions, label, key)
+
+
+def describe(record: Record) -> str:
+    """A record as text: its fields, then its pixels (each channel) in rows."""
+    height, width, channels = record.image.shape
+    lines = [
+        f"key       {record.key}",
+        f"label     {record.label}",
+        *(f"caption   {caption}" for caption in record.captions),
+        f"image     {record.image.dtype} [{height}, {width}, {channels}]",
+    ]
+    for row in record.image.reshape(height, width * channels):
+        lines.append("      " + "".join(f"{pixel:4d}" for pixel in row))
+    return "\n".join(lines)
+
+
+def _feature(
+    raw: Mapping[str, Any], field: str, config: "DataConfig", where: str
+) -> Any:
+    name = getattr(config, field)
+    if name not in raw:
+        hint = ' (or to "" if it has none)' if field == "label_feature" else ""
+        raise DataError(
+            f"{where} has no feature {name!r}, only {sorted(raw)}; "
+            f"set data.{field} to one of these{hint}."
+        )
+    return raw[name]
+
+
+def _image(value: Any, config: "DataConfig", where: str) -> np.ndarray:
+    image = np.asarray(value)
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise DataError(
+            f"the image of {where} is {image.dtype} {list(image.shape)}, but images "
+            "are uint8 [height, width, channels] with pixels 0..255; convert it in the "
+            "builder."
+        )
+    if image.shape[2] != config.image_channels:
+        raise DataError(
+            f"the image of {where} has {image.shape[2]} channels but "
+            f"data.image_channels is {config.image_channels}; make them agree."
+        )
+    wanted = (config.image_size, config.image_size)
+    if image.shape[:2] == wanted:
+        return image
+    if not config.resize or 0 in image.shape:
+        raise DataError(
+            f"the image of {where} is {image.shape[0]} x {image.shape[1]} pixels but "
+            f"data.image_size is {config.image_size}; change it or set data.resize."
+        )
+    return fit_to_square(image, config.image_size)
+
+
+def _captions(value: Any, where: str) -> tuple[str, ...]:
+    values = [value] if isinstance(value, str | bytes) else list(value)
+    captions = tuple(_text(caption, where) for caption in values)
+    if not captions:
+        raise DataError(f"{where} has no caption; give each image one, or drop it.")
+    for place, caption in enumerate(captions):
+        if not caption.strip():
+            raise DataError(
+                f"caption {place} of {where} is empty; write one, or drop it."
+            )
+    return captions
+
+
+def _text(value: Any, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        raise DataError(
+            f"{where} has a text feature that holds {value!r}; "
+            "use tfds.features.Text or a sequence of it."
+        )
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{where} has a text that is not UTF-8, {value[:20]!r}; encode it as UTF-8."
+        ) from None
+
+
+def _label(value: Any, where: str) -> int:
+    label = np.asarray(value)
+    if label.ndim or not np.issubdtype(label.dtype, np.integer):
+        raise DataError(
+            f"the label of {where} is {value!r}, not an integer; "
+            'choose another data.label_feature, or "" for none.'
+        )
+    return int(label)

@@ -1,0 +1,244 @@
+"""Prepared TFDS data sets on disk: building the digits, and reading any of them.
+
+A data set is read record by record, at random, from ArrayRecord files, without
+TensorFlow. A finished one is a folder <directory>/<name>/<version> that holds a
+`dataset_info.json`. It appears by one rename, so a half-written one has another name.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from unimod_jax.data.config import DataConfig
+from unimod_jax.data.image_codec import decode_image
+from unimod_jax.data.record_schema import DataError, Record, validate_record
+
+BUILT_IN = "handwritten_digits"
+CACHED_BYTES = 256 * 2**20
+"""A split whose records fit in this much memory is decoded only once."""
+
+_BYTES_BESIDE_THE_IMAGE = 2048
+_STALE_SECONDS = 3600
+_INFO_FILE = "dataset_info.json"
+
+
+def prepare(config: DataConfig) -> Path:
+    """The folder of a prepared data set; builds the handwritten digits if missing.
+
+    Calling it again changes nothing. An interrupted build leaves nothing that looks
+    finished, so the next call builds anew; of several processes that build at once, on
+    one or many machines, the first to finish wins and the others use its result.
+
+    Returns:
+      <directory>/<name>/<version>.
+
+    Raises:
+      DataError: if another data set than the digits is missing.
+    """
+    if config.name != BUILT_IN:
+        return _prepared_folder(config)
+    from unimod_jax.data.handwritten_digits import handwritten_digits_dataset_builder
+
+    builder_class = handwritten_digits_dataset_builder.Builder
+    home = Path(config.directory, BUILT_IN)
+    final = home / str(builder_class.VERSION)
+    if (final / _INFO_FILE).exists():
+        return final
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        _remove_stale_builds(home)
+        with tempfile.TemporaryDirectory(prefix=".building-", dir=home) as scratch:
+            _build(builder_class, scratch)
+            built = Path(scratch, BUILT_IN, final.name)
+            _move_into_place(built, final, Path(scratch, "incomplete"))
+    except OSError as error:
+        raise DataError(
+            f"cannot write the data set to {str(home)!r} ({error}); "
+            "set data.directory to a folder with write access and free space."
+        ) from error
+    return final
+
+
+def open_split(config: DataConfig, split: str) -> "SplitRecords":
+    """Opens a split of any prepared data set, as a sequence of validated records.
+
+    Args:
+      config: names the data set, its features and its image size.
+      split: such as config.train_split; TFDS slices ("train[:90%]") work.
+
+    Raises:
+      DataError: if the data set or split is missing, or its files are damaged. Records
+        are checked one by one when they are read.
+    """
+    return SplitRecords(config, split)
+
+
+class SplitRecords(Sequence[Record]):
+    """The records of a split: random access by index, length, picklable, thread-safe.
+
+    Raises DataError on reading a record that is damaged or breaks the schema.
+    """
+
+    def __init__(self, config: DataConfig, split: str) -> None:
+        """Opens the split and reads its first and last record, to fail early."""
+        self._config = config
+        self._split = split
+        self._folder = _prepared_folder(config)
+        self._rows = _open_rows(self._folder, config, split)
+        self._cache: dict[int, Record] | None = None
+        image_bytes = config.num_image_codes + _BYTES_BESIDE_THE_IMAGE
+        if len(self._rows) * image_bytes <= CACHED_BYTES:
+            self._cache = {}
+        _ = self[0], self[-1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles what to open, not what is open."""
+        return SplitRecords, (self._config, self._split)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        """Returns one record, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        if self._cache is not None and place in self._cache:
+            return self._cache[place]
+        record = self._read(place)
+        if self._cache is not None:
+            # Records are shared between all who ask, so nobody may write on them.
+            record.image.flags.writeable = False
+            self._cache[place] = record
+        return record
+
+    def _read(self, place: int) -> Record:
+        where = f"record {place} of {self._folder.parent.name}/{self._split}"
+        try:
+            raw = self._rows[place]
+        # array_record reports a damaged file as RuntimeError, TFDS as several others.
+        except Exception as error:
+            raise _damaged(self._folder, error) from error
+        image = raw.get(self._config.image_feature)
+        if isinstance(image, bytes):
+            raw = {**raw, self._config.image_feature: decode_image(image, where)}
+        return validate_record(raw, self._config, where)
+
+
+def _open_rows(folder: Path, config: DataConfig, split: str) -> Any:
+    """TFDS's own random-access source of a split, whose images stay encoded."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder: Any = tfds.builder_from_directory(folder)
+        splits = builder.info.splits
+        features = builder.info.features
+    # A damaged JSON file raises whatever its parser likes.
+    except Exception as error:
+        raise _damaged(folder, error) from error
+    try:
+        files = splits[split].filepaths
+    except (KeyError, ValueError, AssertionError) as error:
+        raise DataError(
+            f"{str(folder)!r} has no split {split!r}, only {sorted(splits)}; "
+            "set data.train_split and data.test_split."
+        ) from error
+    if not splits[split].num_examples:
+        raise DataError(f"split {split!r} of {str(folder)!r} is empty; choose another.")
+    for file in files:
+        if not os.path.exists(file):
+            raise _damaged(folder, f"{file.name} is missing")
+    images = [n for n, f in features.items() if isinstance(f, tfds.features.Image)]
+    skip = {name: tfds.decode.SkipDecoding() for name in images}
+    try:
+        return builder.as_data_source(split, decoders=skip)
+    except NotImplementedError as error:
+        raise DataError(
+            f"{str(folder)!r} is stored as {builder.info.file_format}; "
+            'rebuild it with file_format="array_record".'
+        ) from error
+
+
+def _prepared_folder(config: DataConfig) -> Path:
+    """The newest version of the data set that has been prepared."""
+    home = Path(config.directory, config.name)
+    finished = {
+        version: folder
+        for folder in home.glob("*")
+        if (version := _version(folder.name)) and (folder / _INFO_FILE).exists()
+    }
+    if finished:
+        return finished[max(finished)]
+    if broken := sorted(f for f in home.glob("*") if _version(f.name)):
+        raise _damaged(broken[-1], f"{_INFO_FILE} is missing")
+    raise DataError(
+        f"there is no prepared data set {config.name!r} in {str(home)!r}; "
+        "build it there, or set data.directory and data.name."
+    )
+
+
+def _version(name: str) -> tuple[int, ...] | None:
+    parts = name.split(".")
+    return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else None
+
+
+def _damaged(folder: Path, reason: object) -> DataError:
+    what = " ".join(str(reason).split())
+    return DataError(
+        f"data set {str(folder)!r} is damaged ({what}); "
+        f"run rm -r {folder} and build it again, or set data.directory."
+    )
+
+
+def _build(builder_class: Any, directory: str) -> None:
+    import tensorflow_datasets as tfds
+
+    # TFDS shows progress bars and prints a banner, for a build of two seconds.
+    with _no_progress_bar(), contextlib.redirect_stdout(io.StringIO()):
+        builder_class(
+            data_dir=directory, file_format="array_record"
+        ).download_and_prepare(
+            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
+
+
+@contextlib.contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    import tensorflow_datasets as tfds
+
+    tfds.disable_progress_bar()
+    try:
+        yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _move_into_place(built: Path, final: Path, aside: Path) -> None:
+    """Renames a finished build; keeps the present one if another process was first."""
+    if final.exists() and not (final / _INFO_FILE).exists():
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(aside)
+    try:
+        built.rename(final)
+    except OSError:
+        if not (final / _INFO_FILE).exists():
+            raise
+
+
+def _remove_stale_builds(home: Path) -> None:
+    """Deletes what killed builds left; a build takes seconds, so an hour is plenty."""
+    for scratch in home.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""Which loop draws images for which objective, and captions for all of them."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from unimod_jax.generation.diffusion_sampler import denoise_patches
+from unimod_jax.generation.guidance import Forward, GuidedRows
+from unimod_jax.generation.mask_git import reveal_codes
+from unimod_jax.generation.text_decoder import decode_segment
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken, Objective
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How images are drawn.
+
+    Attributes:
+      guidance: scale of classifier-free guidance; 1 is none.
+      temperature: of next-token sampling, or of MaskGIT's choice of what stays.
+      num_steps: parallel decoding or denoising steps; next-token needs none.
+    """
+
+    guidance: float = 1.0
+    temperature: float = 1.0
+    num_steps: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCodes:
+    """Where image codes stand in the vocabulary: ids [start, start + count) of size."""
+
+    start: int
+    count: int
+    vocabulary_size: int
+
+    def allowed(self) -> np.ndarray:
+        """Boolean [V]: the ids that are image codes."""
+        ids = np.arange(self.vocabulary_size)
+        return (ids >= self.start) & (ids < self.start + self.count)
+
+
+@functools.singledispatch
+def draw_images(
+    objective: Objective,
+    forward: Forward,
+    guided: GuidedRows,
+    sampling: SamplingConfig,
+    codes: ImageCodes,
+    key: jax.Array,
+) -> jax.Array:
+    """Draws one image per row with the objective's own procedure.
+
+    Returns:
+      int32 codes [B, N] in [0, count), or float32 patches [B, N, P] for diffusion.
+
+    Raises:
+      TypeError: for an objective that has no procedure here.
+    """
+    raise TypeError(
+        f"no way to draw images is known for {type(objective).__name__}; register one "
+        f"with draw_images.register."
+    )
+
+
+@draw_images.register
+def _(objective: NextToken, forward, guided, sampling, codes, key):
+    token_id_BN = decode_segment(
+        forward, guided, "image", codes.allowed(), sampling.temperature, key
+    )
+    return token_id_BN - codes.start
+
+
+@draw_images.register
+def _(objective: MaskedImage, forward, guided, sampling, codes, key):
+    return reveal_codes(
+        forward,
+        guided,
+        codes.start,
+        codes.count,
+        sampling.num_steps,
+        sampling.temperature,
+        key,
+    )
+
+
+@draw_images.register
+def _(objective: ImageDiffusion, forward, guided, sampling, codes, key):
+    return denoise_patches(forward, guided, sampling.num_steps, key)
+
+
+def caption_images(
+    forward: Forward, guided: GuidedRows, allowed_V: np.ndarray
+) -> jax.Array:
+    """Greedy captions of image-to-text rows; int32 ids [B, slots], not cut at the end.
+
+    Args:
+      forward: the model on one task group.
+      guided: rows that show an image, unguided, with an empty caption segment.
+      allowed_V: boolean, text ids and the end token.
+    """
+    return decode_segment(
+        forward, guided, "caption", allowed_V, 0.0, jax.random.key(0)
+    )

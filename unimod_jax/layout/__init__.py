@@ -1,0 +1,49 @@
+"""What a batch of unified tokens is: static layouts, and positions that are data.
+
+The legend of suffix letters, used on arrays everywhere in this project:
+
+    B  rows of a task group             D  model width
+    T  tokens of a row (queries)        F  feed-forward hidden width
+    S  keys of a row                    V  vocabulary rows
+    C  kept tokens of a row (capacity)  H  query heads
+    N  image patches of a row           G  key/value heads
+    P  values of one patch              E  head dimension
+    L  layers of a scanned run          R  rotary pairs (E / 2)
+
+Reading order: `modality`, `task`, `document`, `token_batch`, `visibility`, `rotary`.
+"""
+
+from unimod_jax.layout import special_tokens
+from unimod_jax.layout.document import Document, lay_out
+from unimod_jax.layout.modality import IMAGE, TEXT, Stream
+from unimod_jax.layout.rotary import apply_rotary, rotary_phase
+from unimod_jax.layout.task import SegmentSpec, TaskLayout
+from unimod_jax.layout.token_batch import (
+    AttentionGeometry,
+    TokenGroup,
+    TokenStream,
+    UnifiedBatch,
+)
+from unimod_jax.layout.visibility import (
+    document_windows,
+    visible_matrix,
+)
+
+__all__ = [
+    "IMAGE",
+    "TEXT",
+    "AttentionGeometry",
+    "Document",
+    "SegmentSpec",
+    "Stream",
+    "TaskLayout",
+    "TokenGroup",
+    "TokenStream",
+    "UnifiedBatch",
+    "apply_rotary",
+    "document_windows",
+    "lay_out",
+    "rotary_phase",
+    "special_tokens",
+    "visible_matrix",
+]

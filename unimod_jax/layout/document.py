@@ -1,0 +1,155 @@
+"""From a document to the rows of streams: the host side, once per example, in NumPy.
+
+A document gives each segment of its task's layout some tokens. `lay_out` numbers the
+tokens in sequence order, derives windows and next-token targets there, and only then
+deals them into streams (modality-major), so everything after it is order-free.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from unimod_jax.layout import special_tokens
+from unimod_jax.layout.modality import IMAGE
+from unimod_jax.layout.task import TaskLayout
+from unimod_jax.layout.token_batch import TokenGroup, TokenStream
+from unimod_jax.layout.visibility import document_windows
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(TokenStream))
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One row before it is laid out.
+
+    Attributes:
+      tokens: segment name -> vocabulary ids; a continuous segment needs none.
+      patch_NP: float32 values of the continuous segments' patches, in order.
+    """
+
+    tokens: Mapping[str, Sequence[int]]
+    patch_NP: np.ndarray | None = None
+
+
+def lay_out(
+    document: Document, layout: TaskLayout, modalities: Sequence[str]
+) -> TokenGroup:
+    """Lays one document out as a task group of a single row, without the axis B.
+
+    Args:
+      document: token ids per segment.
+      layout: the task's static layout.
+      modalities: the model's modalities; `modality_BT` indexes into it.
+
+    Returns:
+      A TokenGroup of NumPy arrays whose leading axis is T (stack rows to get B).
+
+    Raises:
+      ValueError: if a segment gets more tokens than it has slots, or is unknown.
+    """
+    known = {segment.name for segment in layout.segments}
+    if unknown := sorted(set(document.tokens) - known):
+        raise ValueError(
+            f"document has segments {unknown} that task {layout.task!r} does not; "
+            f"use {sorted(known)}."
+        )
+    slots = _slots_in_sequence_order(document, layout, modalities)
+    streams = {}
+    for name in layout.stream_names:
+        of_stream = slots["stream"] == layout.stream_names.index(name)
+        arrays = {field: slots[field][of_stream] for field in _FIELDS}
+        streams[name] = TokenStream(**arrays)
+    patch_NP = document.patch_NP
+    if patch_NP is None:
+        patch_NP = np.zeros((layout.num_patches, 0), np.float32)
+    return TokenGroup(streams, patch_NP, np.zeros((), np.float32), layout)
+
+
+def _slots_in_sequence_order(
+    document: Document, layout: TaskLayout, modalities: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Every slot of the row in sequence order: tokens, targets, positions, windows."""
+    ends = _segment_ends(document, layout)
+    columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
+    next_position = next_patch = 0
+    for segment in layout.segments:
+        num_tokens = _num_tokens(document, segment.name, layout)
+        slot = np.arange(segment.num_slots)
+        held = slot < num_tokens
+        token_id = np.full(segment.num_slots, special_tokens.PADDING)
+        if not segment.continuous:
+            token_id[:num_tokens] = document.tokens.get(segment.name, ())
+        stream = layout.stream_names.index(layout.stream_of(segment).name)
+        modality = np.where(held, modalities.index(segment.modality), -1)
+        discrete_target = held & (not segment.continuous)
+        by = segment.predicted_by
+        columns["stream"].append(np.full_like(slot, stream))
+        columns["token_id_BT"].append(token_id)
+        columns["modality_BT"].append(modality)
+        columns["position_BT"].append(np.where(held, next_position + slot, -1))
+        columns["by_predecessor"].append(discrete_target & (by == "predecessor"))
+        columns["by_itself"].append(discrete_target & (by == "itself"))
+        columns["span_end"].append(np.full_like(slot, ends.span.get(segment.name, 0)))
+        is_image = segment.modality == IMAGE
+        columns["patch_index_BT"].append(
+            slot + next_patch if is_image else np.full_like(slot, -1)
+        )
+        next_position += num_tokens
+        next_patch += segment.num_slots * is_image
+    slots = {
+        name: np.concatenate(column).astype(np.int32)
+        for name, column in columns.items()
+    }
+    slots["window_start_BT"], slots["window_end_BT"] = document_windows(
+        slots["position_BT"], slots["span_end"], prefix_end=ends.prefix
+    )
+    return slots | _targets(slots)
+
+
+def _targets(slots: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each slot predicts, and the target's modality (-1: nothing)."""
+    token_id, modality = slots["token_id_BT"], slots["modality_BT"]
+    in_place = slots["by_itself"] > 0
+    target_id = np.where(in_place, token_id, special_tokens.PADDING)
+    target_modality = np.where(in_place, modality, -1)
+    held = np.flatnonzero(slots["position_BT"] >= 0)
+    predicted = slots["by_predecessor"][held[1:]] > 0
+    target_id[held[:-1][predicted]] = token_id[held[1:][predicted]]
+    target_modality[held[:-1][predicted]] = modality[held[1:][predicted]]
+    return {"target_id_BT": target_id, "target_modality_BT": target_modality}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ends:
+    span: Mapping[str, int]
+    prefix: int
+
+
+def _segment_ends(document: Document, layout: TaskLayout) -> _Ends:
+    """End position of each bidirectional segment's span, and of the visible prefix."""
+    end, prefix = 0, 0
+    span: dict[str, int] = {}
+    open_span: list[str] = []
+    for segment in layout.segments:
+        end += _num_tokens(document, segment.name, layout)
+        open_span = [*open_span, segment.name] if segment.bidirectional else []
+        span |= dict.fromkeys(open_span, end)
+        if segment.name == layout.prefix_segment:
+            prefix = end
+    return _Ends(span, prefix)
+
+
+def _num_tokens(document: Document, segment_name: str, layout: TaskLayout) -> int:
+    segment = next(s for s in layout.segments if s.name == segment_name)
+    if segment.continuous:
+        return segment.num_slots
+    num_tokens = len(document.tokens.get(segment_name, ()))
+    if num_tokens > segment.num_slots:
+        raise ValueError(
+            f"segment {segment_name!r} of task {layout.task!r} got {num_tokens} tokens "
+            f"but has {segment.num_slots} slots; shorten it or enlarge its budget."
+        )
+    return num_tokens

@@ -1,0 +1,141 @@
+"""A task's static layout: which segments a row has, and which slots they fill.
+
+Every row of a task group has the same segments with the same number of *slots*, so all
+shapes are known to the compiler. How many of a segment's slots hold a token (a short
+caption leaves some empty), and at which sequence position, is data.
+"""
+
+import dataclasses
+from typing import Literal
+
+from unimod_jax.layout.modality import Stream
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentSpec:
+    """One stretch of a row.
+
+    Attributes:
+      name: what a document calls it, such as "caption".
+      modality: the modality of all its tokens.
+      num_slots: how many tokens it can hold; static.
+      bidirectional: its tokens see to the end of their span, a run of bidirectional
+        segments (Transfusion, arXiv 2408.11039 section 3; Show-o's omni-attention).
+      predicted_by: which token predicts each of its tokens: the "predecessor" in the
+        sequence (next-token), the token "itself" (masked or noised in place), or
+        "nothing".
+      continuous: its tokens are image patches of real values, not vocabulary ids.
+    """
+
+    name: str
+    modality: str
+    num_slots: int
+    bidirectional: bool = False
+    predicted_by: Literal["predecessor", "itself", "nothing"] = "predecessor"
+    continuous: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskLayout:
+    """The static shape of one task group.
+
+    Attributes:
+      task: the task's name, such as "text_to_image".
+      segments: in sequence order.
+      streams: how modalities are stored; every segment's modality is in one of them.
+      prefix_segment: every token sees up to the end of this segment (Show-o's
+        understanding rows see their whole image), or None.
+      reads_whole_row: generation always has the whole row before it (MaskGIT), so a
+        router may rank all of it; otherwise selection in causal streams may not look
+        ahead.
+    """
+
+    task: str
+    segments: tuple[SegmentSpec, ...]
+    streams: tuple[Stream, ...]
+    prefix_segment: str | None = None
+    reads_whole_row: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks that each segment has exactly one stream."""
+        for segment in self.segments:
+            self.stream_of(segment)
+
+    def stream_of(self, segment: SegmentSpec) -> Stream:
+        """Returns the stream that stores a segment; ValueError if none does."""
+        for stream in self.streams:
+            if segment.modality in stream.modalities:
+                return stream
+        raise ValueError(
+            f"segment {segment.name!r} of task {self.task!r} has modality "
+            f"{segment.modality!r}, which no stream stores; streams hold "
+            f"{[stream.modalities for stream in self.streams]}."
+        )
+
+    def segments_of(self, stream: str) -> tuple[SegmentSpec, ...]:
+        """Returns the segments stored in a stream, in sequence order."""
+        return tuple(s for s in self.segments if self.stream_of(s).name == stream)
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """Names of the streams that hold at least one slot of this task."""
+        return tuple(s.name for s in self.streams if self.segments_of(s.name))
+
+    def num_tokens(self, stream: str) -> int:
+        """Returns how many slots a stream has per row."""
+        return sum(segment.num_slots for segment in self.segments_of(stream))
+
+    @property
+    def row_length(self) -> int:
+        """Slots per row, over all streams."""
+        return sum(segment.num_slots for segment in self.segments)
+
+    @property
+    def num_patches(self) -> int:
+        """Continuous patches per row."""
+        return sum(s.num_slots for s in self.segments if s.continuous)
+
+    @property
+    def target_modalities(self) -> frozenset[str]:
+        """Modalities of the segments that the vocabulary head predicts."""
+        return frozenset(
+            segment.modality
+            for segment in self.segments
+            if segment.predicted_by != "nothing" and not segment.continuous
+        )
+
+    def is_causal(self, stream: str) -> bool:
+        """Whether a stream's tokens are revealed one by one, as in decoding."""
+        segments = self.segments_of(stream)
+        return not self.reads_whole_row and not all(s.bidirectional for s in segments)
+
+    def predicts(self, stream: str) -> bool:
+        """Whether the vocabulary head has anything to read in a stream."""
+        previous: SegmentSpec | None = None
+        for segment in self.segments:
+            if segment.continuous or segment.predicted_by == "nothing":
+                readers: list[SegmentSpec] = []
+            elif segment.predicted_by == "itself" or previous is None:
+                readers = [segment]
+            else:
+                readers = [previous, segment]
+            if any(self.stream_of(reader).name == stream for reader in readers):
+                return True
+            previous = segment
+        return False
+
+    def slot_range(self, segment_name: str) -> tuple[str, int, int]:
+        """Returns (stream name, first slot, number of slots) of a segment.
+
+        Raises KeyError for a segment that the task does not have.
+        """
+        for stream in self.stream_names:
+            start = 0
+            for segment in self.segments_of(stream):
+                if segment.name == segment_name:
+                    return stream, start, segment.num_slots
+                start += segment.num_slots
+        raise KeyError(
+            f"task {self.task!r} has no segment {segment_name!r}; it has "
+            f"{[segment.name for segment in self.segments]}."
+        )

@@ -1,0 +1,164 @@
+"""Image diffusion on continuous patches beside next-token text: Transfusion (2408.11039).
+
+Patches are noised with a cosine schedule and the model predicts the noise; one image's
+patches see each other in both directions, everything else is causal. Where the image
+comes before its caption, noise is capped so that the caption can be learned.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    SegmentSpec,
+    Stream,
+    TaskLayout,
+    TokenGroup,
+    UnifiedBatch,
+)
+from unimod_jax.models import GroupOutput
+from unimod_jax.models.embedding import read_patches
+from unimod_jax.objectives.objective import (
+    IMAGE_TO_TEXT,
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    Metrics,
+    Noise,
+    SequenceSizes,
+    TaskWeights,
+)
+from unimod_jax.objectives.token_loss import token_loss
+
+_SCHEDULE_OFFSET = 0.008
+"""s of the cosine schedule (Nichol and Dhariwal, 2102.09672, equation 17)."""
+
+_SMALLEST_SIGNAL = 1e-4
+"""Floor of the signal share, in place of the discrete schedule's beta clip at 0.999."""
+
+
+def signal_share(time: jax.Array) -> jax.Array:
+    """Cumulative alpha of the cosine schedule at times in [0, 1]; 1 is pure noise."""
+    offset = _SCHEDULE_OFFSET
+    angle = (time + offset) / (1.0 + offset) * (0.5 * jnp.pi)
+    start = jnp.cos(jnp.asarray(offset / (1.0 + offset) * 0.5 * jnp.pi, time.dtype))
+    share = jnp.square(jnp.cos(angle) / start)
+    return jnp.clip(share, _SMALLEST_SIGNAL, 1.0)
+
+
+def add_noise(clean: jax.Array, noise: jax.Array, share: jax.Array) -> jax.Array:
+    """sqrt(share) * clean + sqrt(1 - share) * noise."""
+    return jnp.sqrt(share) * clean + jnp.sqrt(1.0 - share) * noise
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDiffusion:
+    """Noise prediction for images, next-token prediction for text.
+
+    Attributes:
+      task_weights: weight of each task's loss.
+      diffusion_weight: lambda of L_LM + lambda L_DDPM; 5 in both papers.
+      time_cap: largest noise time of an image that precedes its caption; 0.5 is
+        Transfusion's t <= 500 of 1000.
+    """
+
+    task_weights: TaskWeights = TaskWeights()
+    diffusion_weight: float = 5.0
+    time_cap: float = 0.5
+
+    @property
+    def continuous_images(self) -> bool:
+        """Images enter as patches."""
+        return True
+
+    def layouts(
+        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+    ) -> dict[str, TaskLayout]:
+        """Rows of the three tasks: patches see their own image, the rest is causal."""
+        begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
+        image = SegmentSpec(
+            "image",
+            IMAGE,
+            sizes.image_patches,
+            bidirectional=True,
+            predicted_by="itself",
+            continuous=True,
+        )
+        end_image = SegmentSpec("end_image", TEXT, 1)
+        to_image = (
+            begin,
+            SegmentSpec("prompt", TEXT, sizes.caption_tokens),
+            SegmentSpec("begin_image", TEXT, 1),
+            image,
+            end_image,
+        )
+        to_text = (
+            begin,
+            SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
+            image,
+            end_image,
+            SegmentSpec("caption", TEXT, sizes.caption_tokens + 1),
+        )
+        text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
+        return {
+            TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, to_image, streams),
+            IMAGE_TO_TEXT: TaskLayout(IMAGE_TO_TEXT, to_text, streams),
+            TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
+        }
+
+    def corrupt(
+        self, batch: UnifiedBatch, key: jax.Array
+    ) -> tuple[UnifiedBatch, Noise]:
+        """Noises every image at a random time of its own."""
+        seen, noise = dict(batch), {}
+        for index, (task, cap) in enumerate(
+            ((TEXT_TO_IMAGE, 1.0), (IMAGE_TO_TEXT, self.time_cap))
+        ):
+            if task in batch:
+                task_key = jax.random.fold_in(key, index)
+                seen[task], noise[task] = noise_patches(batch[task], task_key, cap)
+        return seen, noise
+
+    def task_loss(
+        self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
+    ) -> tuple[jax.Array, Metrics]:
+        """L_LM + lambda L_DDPM over the group."""
+        loss, metrics = token_loss(group, output.logits, {TEXT: 1.0, IMAGE: 1.0})
+        if noise is not None:
+            image_loss = noise_loss(group, output, noise)
+            metrics["image_loss"] = image_loss
+            loss += self.diffusion_weight * image_loss
+        return loss, metrics
+
+
+def noise_patches(
+    group: TokenGroup, key: jax.Array, time_cap: float
+) -> tuple[TokenGroup, jax.Array]:
+    """Noises each row's patches at a time uniform in (0, time_cap].
+
+    Returns:
+      (the noised group with its `patch_time_B`, the noise float32 [B, N, P]).
+    """
+    time_key, noise_key = jax.random.split(key)
+    time_B = time_cap * (1.0 - jax.random.uniform(time_key, (group.num_rows,)))
+    noise_BNP = jax.random.normal(noise_key, group.patch_BNP.shape)
+    noised_BNP = add_noise(
+        group.patch_BNP, noise_BNP, signal_share(time_B)[:, None, None]
+    )
+    noised = dataclasses.replace(group, patch_BNP=noised_BNP, patch_time_B=time_B)
+    return noised, noise_BNP
+
+
+def noise_loss(
+    group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array
+) -> jax.Array:
+    """Mean squared error of the predicted noise over all values of all images."""
+    total = jnp.zeros((), jnp.float32)
+    for name, predicted_BTP in output.patches.items():
+        patch_index_BT = group.streams[name].patch_index_BT
+        error_BTP = predicted_BTP - read_patches(noise_BNP, patch_index_BT)
+        is_patch_BT1 = (patch_index_BT >= 0)[..., None].astype(jnp.float32)
+        total += jnp.sum(jnp.square(error_BTP) * is_patch_BT1)
+    return total / noise_BNP.size

@@ -1,0 +1,130 @@
+"""Masked image tokens beside next-token text: Show-o (arXiv 2408.12528).
+
+Text-to-image rows hide a random share of the image codes and predict them in place,
+the image seeing itself in both directions; understanding rows show the whole image to
+every token and predict the caption token by token.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    SegmentSpec,
+    Stream,
+    TaskLayout,
+    TokenGroup,
+    UnifiedBatch,
+    special_tokens,
+)
+from unimod_jax.models import GroupOutput
+from unimod_jax.objectives.objective import (
+    IMAGE_TO_TEXT,
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    Metrics,
+    Noise,
+    SequenceSizes,
+    TaskWeights,
+)
+from unimod_jax.objectives.token_loss import token_loss
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedImage:
+    """Masked-token image generation and causal text.
+
+    Attributes:
+      task_weights: Show-o trains with 1, 1 and 0.1.
+    """
+
+    task_weights: TaskWeights = TaskWeights()
+
+    @property
+    def continuous_images(self) -> bool:
+        """Images enter as codes."""
+        return False
+
+    def layouts(
+        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+    ) -> dict[str, TaskLayout]:
+        """Rows of the three tasks, with Show-o's omni-attention as windows."""
+        begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
+        prompt = SegmentSpec(
+            "prompt", TEXT, sizes.caption_tokens, predicted_by="nothing"
+        )
+        begin_image, end_image = (
+            SegmentSpec(name, TEXT, 1, bidirectional=True, predicted_by="nothing")
+            for name in ("begin_image", "end_image")
+        )
+        hidden_image = SegmentSpec(
+            "image",
+            IMAGE,
+            sizes.image_tokens,
+            bidirectional=True,
+            predicted_by="itself",
+        )
+        shown_image = dataclasses.replace(hidden_image, predicted_by="nothing")
+        to_image = (begin, prompt, begin_image, hidden_image, end_image)
+        caption = SegmentSpec("caption", TEXT, sizes.caption_tokens + 1)
+        to_text = (begin, begin_image, shown_image, end_image, caption)
+        text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
+        return {
+            TEXT_TO_IMAGE: TaskLayout(
+                TEXT_TO_IMAGE, to_image, streams, reads_whole_row=True
+            ),
+            IMAGE_TO_TEXT: TaskLayout(
+                IMAGE_TO_TEXT, to_text, streams, prefix_segment="end_image"
+            ),
+            TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
+        }
+
+    def corrupt(
+        self, batch: UnifiedBatch, key: jax.Array
+    ) -> tuple[UnifiedBatch, Noise]:
+        """Hides image codes of the text-to-image rows."""
+        if TEXT_TO_IMAGE not in batch:
+            return batch, {}
+        hidden = hide_image_codes(batch[TEXT_TO_IMAGE], key)
+        return {**batch, TEXT_TO_IMAGE: hidden}, {}
+
+    def task_loss(
+        self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
+    ) -> tuple[jax.Array, Metrics]:
+        """Mean cross-entropy over hidden codes, or over caption tokens."""
+        del noise
+        return token_loss(group, output.logits, {TEXT: 1.0, IMAGE: 1.0})
+
+
+def hide_image_codes(group: TokenGroup, key: jax.Array) -> TokenGroup:
+    """Replaces a random share of each row's image codes by the mask token.
+
+    The share is cos(pi t / 2) with t uniform (MaskGIT's cosine schedule, as in Show-o's
+    training code); at least one code is hidden. Only hidden codes stay targets.
+
+    Args:
+      group: one image per row; image codes are predicted in place.
+      key: random key.
+    """
+    stream_name, start, num_codes = group.layout.slot_range("image")
+    stream = group.streams[stream_name]
+    time_key, order_key = jax.random.split(key)
+    time_B1 = jax.random.uniform(time_key, (group.num_rows, 1))
+    num_hidden_B1 = jnp.round(num_codes * jnp.cos(0.5 * jnp.pi * time_B1))
+    num_hidden_B1 = jnp.maximum(num_hidden_B1, 1.0)
+    order_BN = jax.random.uniform(order_key, (group.num_rows, num_codes))
+    rank_BN = jnp.argsort(jnp.argsort(order_BN, axis=1), axis=1)
+    hidden_BN = rank_BN.astype(jnp.float32) < num_hidden_B1
+    image = slice(start, start + num_codes)
+    token_id_BN = jnp.where(
+        hidden_BN, special_tokens.MASK, stream.token_id_BT[:, image]
+    )
+    target_BN = jnp.where(hidden_BN, stream.target_modality_BT[:, image], -1)
+    return group.with_stream(
+        stream_name,
+        token_id_BT=stream.token_id_BT.at[:, image].set(token_id_BN),
+        target_modality_BT=stream.target_modality_BT.at[:, image].set(target_BN),
+    )

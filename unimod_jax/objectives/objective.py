@@ -1,0 +1,112 @@
+"""What every objective offers, and the names of the tasks it trains together."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from unimod_jax.layout import Stream, TaskLayout, TokenGroup, UnifiedBatch
+from unimod_jax.models import GroupOutput
+
+TEXT_TO_IMAGE = "text_to_image"
+IMAGE_TO_TEXT = "image_to_text"
+TEXT_ONLY = "text_only"
+TASKS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, TEXT_ONLY)
+
+type Metrics = dict[str, jax.Array]
+"""Name -> float32 scalar, such as "text_to_image/image_loss"."""
+
+type Noise = dict[str, jax.Array]
+"""Task -> the noise added to its patches, float32 [B, N, P]; empty without any."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceSizes:
+    """The slot counts layouts are made of.
+
+    Attributes:
+      caption_tokens: slots of a prompt; a caption has one more for its end token.
+      image_tokens: discrete codes of an image.
+      image_patches: continuous patches of an image.
+    """
+
+    caption_tokens: int
+    image_tokens: int
+    image_patches: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskWeights:
+    """Weight of each task's loss in the sum that is trained on."""
+
+    text_to_image: float = 1.0
+    image_to_text: float = 1.0
+    text_only: float = 0.1
+
+    def total(self, losses: Mapping[str, jax.Array]) -> jax.Array:
+        """The weighted sum of task losses."""
+        total = jnp.zeros((), jnp.float32)
+        for task, loss in losses.items():
+            total += getattr(self, task) * loss
+        return total
+
+
+class Objective(Protocol):
+    """A training objective: frozen, hashable, pure."""
+
+    @property
+    def task_weights(self) -> TaskWeights:
+        """Weight of each task's loss."""
+        ...
+
+    @property
+    def continuous_images(self) -> bool:
+        """Whether images enter as real-valued patches instead of codes."""
+        ...
+
+    def layouts(
+        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+    ) -> dict[str, TaskLayout]:
+        """Task -> layout of its rows."""
+        ...
+
+    def corrupt(
+        self, batch: UnifiedBatch, key: jax.Array
+    ) -> tuple[UnifiedBatch, Noise]:
+        """The batch the model sees (masked, noised, or as it is), and the noise."""
+        ...
+
+    def task_loss(
+        self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
+    ) -> tuple[jax.Array, Metrics]:
+        """A task's loss, and its parts by name, such as "image_loss"."""
+        ...
+
+
+def total_loss(
+    objective: Objective,
+    seen: UnifiedBatch,
+    noise: Noise,
+    outputs: Mapping[str, GroupOutput],
+) -> tuple[jax.Array, Metrics]:
+    """The weighted sum of all tasks' losses, and every part of it.
+
+    Args:
+      objective: whose task losses to sum.
+      seen: the corrupted batch.
+      noise: what `corrupt` added.
+      outputs: task -> the model's output on `seen`.
+
+    Returns:
+      (float32 scalar, metrics named "<task>/<part>").
+    """
+    losses, metrics = {}, {}
+    for task, group in seen.items():
+        losses[task], parts = objective.task_loss(
+            group, outputs[task], noise.get(task)
+        )
+        metrics[f"{task}/loss"] = losses[task]
+        metrics |= {f"{task}/{name}": value for name, value in parts.items()}
+    return objective.task_weights.total(losses), metrics
