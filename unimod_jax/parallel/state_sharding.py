@@ -23,9 +23,11 @@ def tree_sharding(abstract: object, mesh: Mesh, rules: ShardingRules) -> object:
       ValueError: if an axis is not divisible by the devices it is cut over.
     """
 
-    def sharding(leaf: object) -> NamedSharding:
+    def sharding(leaf: object) -> object:
         if not isinstance(leaf, nn.Partitioned):
             return NamedSharding(mesh, PartitionSpec())
+        if not jax.tree.leaves(leaf.value):
+            return leaf.value  # an optimizer slot that its mask leaves empty
         spec = rules.spec(leaf.names)
         result = NamedSharding(mesh, spec)
         shape = leaf.value.shape

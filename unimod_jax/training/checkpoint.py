@@ -1,0 +1,97 @@
+"""Orbax checkpoints of a run: state, random key and data iterator, saved whole or not.
+
+Restoring takes the newest checkpoint that loads; one that does not is named and passed
+over, never deleted.
+"""
+
+import logging
+from pathlib import Path
+
+import jax
+
+from unimod_jax.training.experiment import TrainingConfig
+from unimod_jax.training.run_directory import RunError
+from unimod_jax.training.state import TrainState
+
+logger = logging.getLogger(__name__)
+
+
+class RunCheckpoints:
+    """The checkpoints of one run directory."""
+
+    def __init__(self, directory: Path, config: TrainingConfig):
+        """Opens (or makes) the directory."""
+        from orbax.checkpoint import v1 as ocp
+
+        self._directory = directory
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.absolute(),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(
+                config.checkpoint_every
+            ),
+            preservation_policy=ocp.training.preservation_policies.LatestN(
+                config.keep_checkpoints
+            ),
+            cleanup_tmp_directories=True,
+        )
+
+    def steps(self) -> list[int]:
+        """Steps with a checkpoint, oldest first."""
+        return sorted(checkpoint.step for checkpoint in self._checkpointer.checkpoints)
+
+    def is_due(self, step: int, last_step: int) -> bool:
+        """Whether a checkpoint is taken after this step."""
+        return step == last_step or self._checkpointer.should_save(step)
+
+    def save(self, step: int, state: TrainState, iterator: object) -> None:
+        """Saves the state after a step, with the iterator about to give the next batch."""
+        self._checkpointer.save_checkpointables(
+            step, {"state": state, "data": iterator}, force=True
+        )
+
+    def restore(
+        self, state: TrainState, iterator: object | None = None
+    ) -> tuple[TrainState, int] | None:
+        """The newest whole checkpoint, in the shapes and shardings of a given state.
+
+        Args:
+          state: a fresh state, or its shapes with shardings.
+          iterator: set to give the batch after the checkpoint; None leaves data alone.
+
+        Returns:
+          (the state, its step), or None if there is no checkpoint at all.
+
+        Raises:
+          RunError: if there are checkpoints but none can be loaded.
+        """
+        wanted: dict[str, object] = {"state": jax.tree.map(_abstract, state)}
+        if iterator is not None:
+            wanted["data"] = iterator
+        broken = []
+        for step in reversed(self.steps()):
+            try:
+                loaded = self._checkpointer.load_checkpointables(step, wanted)
+            except Exception as error:
+                logger.warning(
+                    "checkpoint %d in %s cannot be read (%s); trying the one before it",
+                    step,
+                    self._directory,
+                    type(error).__name__,
+                )
+                broken.append(step)
+                continue
+            return loaded["state"], step
+        if broken:
+            raise RunError(
+                f"none of the checkpoints {broken} in {self._directory} can be read; "
+                f"remove that directory to start over, or restore it from a copy."
+            )
+        return None
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._checkpointer.close()
+
+
+def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

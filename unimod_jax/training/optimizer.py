@@ -1,0 +1,84 @@
+"""AdamW with warm-up and cosine decay, clipping, and a learning rate of its own for routers."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from unimod_jax.training.experiment import TrainingConfig
+
+
+def learning_rate(config: TrainingConfig) -> optax.Schedule:
+    """Linear warm-up to the peak, cosine decay to its final share."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config.learning_rate,
+        warmup_steps=min(config.warmup_steps, config.steps - 1),
+        decay_steps=config.steps,
+        end_value=config.learning_rate * config.final_learning_rate_ratio,
+    )
+
+
+def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
+    """The optimiser of an experiment.
+
+    Matrices are decayed; vectors (norm scales) and everything of a router are not.
+    """
+
+    def adamw(learning_rate_ratio: float, weight_decay: float):
+        schedule = learning_rate(config)
+        return optax.adamw(
+            lambda step: learning_rate_ratio * schedule(step),
+            b1=config.beta1,
+            b2=config.beta2,
+            eps=config.epsilon,
+            weight_decay=weight_decay,
+            mask=_is_matrix,
+        )
+
+    router_ratio = config.router_learning_rate_ratio
+    by_part = optax.partition(
+        {
+            "router": adamw(router_ratio, 0.0),
+            "rest": adamw(1.0, config.weight_decay),
+        },
+        _part_of,
+    )
+    return _with_optax_promotion(
+        optax.chain(optax.clip_by_global_norm(config.clip_norm), by_part)
+    )
+
+
+def _part_of(params: object) -> object:
+    """ "router" for every parameter below a router, "rest" for the others."""
+
+    def part(path, _):
+        names = jax.tree_util.keystr(path)
+        return "router" if "routers_" in names else "rest"
+
+    return jax.tree_util.tree_map_with_path(part, params)
+
+
+def _is_matrix(params: object) -> object:
+    """True for kernels and tables, by their path: stacked layers add an axis."""
+
+    def decays(path, _):
+        return "norm" not in jax.tree_util.keystr(path)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _with_optax_promotion(
+    transform: optax.GradientTransformation,
+) -> optax.GradientTransformation:
+    """Optax mixes float32 with its int32 step count; let it, under strict promotion."""
+
+    def update(updates, state, params=None):
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.update(updates, state, params)
+
+    return optax.GradientTransformation(transform.init, update)
+
+
+def global_norm(tree: object) -> jax.Array:
+    """Euclidean norm over all leaves, float32."""
+    return optax.global_norm(tree).astype(jnp.float32)

@@ -1,0 +1,157 @@
+"""A run directory: what is where, and the refusal to mix two configurations in one.
+
+    config.json       the experiment, every field
+    tokenizer.json    the text tokenizer trained on its captions
+    checkpoints/      Orbax: state, random key, data iterator
+    metrics.jsonl     one row per logged step
+    tensorboard/      the same for TensorBoard
+    summary.json      results of `evaluate`
+    report.html       the picture of it all
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+from unimod_jax.training.experiment import Experiment
+
+
+class RunError(Exception):
+    """A problem a user can solve, told in one sentence."""
+
+
+BOOKKEEPING = {
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.log_every",
+}
+"""Fields that may differ when a run is resumed: they do not change what is computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """Paths inside a run directory."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The experiment as JSON."""
+        return self.path / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The text tokenizer."""
+        return self.path / "tokenizer.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Orbax's directory."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON row per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard events."""
+        return self.path / "tensorboard"
+
+    @property
+    def summary(self) -> Path:
+        """Results of evaluation."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.path / "report.html"
+
+    def claim(self, experiment: Experiment) -> None:
+        """Writes the configuration, or checks that the one here is the same.
+
+        Raises:
+          RunError: naming the fields in which they differ.
+        """
+        if not self.config.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.config, experiment_to_json(experiment))
+            return
+        here = _flatten(json.loads(experiment_to_json(self.read_experiment())))
+        wanted = _flatten(json.loads(experiment_to_json(experiment)))
+        differing = [
+            f"{name} is {here.get(name)!r} there but {wanted.get(name)!r} here"
+            for name in sorted(here.keys() | wanted.keys())
+            if here.get(name) != wanted.get(name) and name not in BOOKKEEPING
+        ]
+        if differing:
+            raise RunError(
+                f"{self.path} belongs to another configuration ({'; '.join(differing)});"
+                f" choose another --run-dir, or give the same options."
+            )
+
+    def read_experiment(self) -> Experiment:
+        """The experiment this directory belongs to; RunError if it cannot be read."""
+        try:
+            return experiment_from_json(self.config.read_text())
+        except FileNotFoundError as error:
+            raise RunError(
+                f"{self.path} is not a run directory: it has no config.json; give the "
+                f"--run-dir of a training run."
+            ) from error
+        except Exception as error:
+            raise RunError(
+                f"{self.config} cannot be read as an experiment of this version "
+                f"({type(error).__name__}); restore the file or start another run."
+            ) from error
+
+
+def experiment_to_json(experiment: Experiment) -> str:
+    """Every field of an experiment, as indented JSON."""
+    return json.dumps(_converter().unstructure(experiment, Experiment), indent=2) + "\n"
+
+
+def experiment_from_json(text: str) -> Experiment:
+    """The experiment a JSON text describes; unknown or missing names are errors."""
+    return _converter().structure(json.loads(text), Experiment)
+
+
+def _converter():
+    """A strict cattrs converter; the objective is tagged with its class name."""
+    import cattrs
+    from cattrs.strategies import configure_tagged_union
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    layers = tuple[int, ...] | str
+    converter.register_structure_hook(
+        layers, lambda value, _: value if isinstance(value, str) else tuple(value)
+    )
+    converter.register_unstructure_hook(
+        layers, lambda value: value if isinstance(value, str) else list(value)
+    )
+    objective = Experiment.__annotations__["objective"]
+    configure_tagged_union(objective, converter, tag_name="kind")
+    return converter
+
+
+def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
+    """Nested dictionaries as one, with dotted names."""
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, object] = {}
+    for name, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{name}" if prefix else name)
+    return flat
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or nothing: to a temporary name, then renamed."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
