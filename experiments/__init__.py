@@ -1,0 +1,1 @@
+"""Commands (`python -m experiments.<command>`) and experiment files, one idea each."""

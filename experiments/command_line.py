@@ -1,0 +1,109 @@
+"""What all commands share: finding an experiment, overriding it, failing in a sentence."""
+
+import contextlib
+import errno
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from unimod_jax.training import Experiment, RunError
+
+_FOLDER = Path(__file__).parent
+
+
+def experiment_names() -> list[str]:
+    """Names of the experiments that come with the project, such as "toy/demo"."""
+    files = sorted(_FOLDER.glob("*/*.py"))
+    return [
+        f"{file.parent.name}/{file.stem}" for file in files if file.stem != "__init__"
+    ]
+
+
+def load_experiment(name_or_path: str) -> Experiment:
+    """The experiment of a name such as "toy/demo", or of a Python file of one's own.
+
+    Raises:
+      RunError: if there is none, or its file has no function `experiment()`.
+    """
+    path = Path(name_or_path)
+    if name_or_path in experiment_names():
+        dotted = name_or_path.replace("/", ".")
+        module = importlib.import_module(f"experiments.{dotted}")
+    elif path.suffix == ".py" and path.is_file():
+        module = _load_file(path)
+    else:
+        raise RunError(
+            f"there is no experiment {name_or_path!r}; give the path of a Python file "
+            f"or one of {', '.join(experiment_names())}."
+        )
+    make = getattr(module, "experiment", None)
+    result = make() if callable(make) else None
+    if not isinstance(result, Experiment):
+        raise RunError(
+            f"{name_or_path} has no function experiment() that returns an Experiment; "
+            f"see experiments/toy for examples."
+        )
+    return result
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def override(
+    experiment: Experiment, arguments: Sequence[str], program: str
+) -> Experiment:
+    """Applies options such as `--training.steps 20`; unknown ones are refused.
+
+    Args:
+      experiment: the defaults.
+      arguments: dotted options; `--help` prints them all and exits.
+      program: the command they follow, for messages.
+    """
+    import tyro
+
+    return tyro.cli(
+        Experiment,
+        prog=program,
+        description="Options of the experiment and their values:",
+        default=experiment,
+        args=list(arguments),
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+@contextlib.contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """Ends the program with one sentence and exit code 2 where the user can help."""
+    try:
+        yield
+    except (RunError, ValueError) as error:
+        _fail(str(error))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _fail(
+                "the disk is full and the last write failed; what was saved before is "
+                "intact: free some space and run the same command again."
+            )
+        raise
+    except KeyboardInterrupt:
+        _fail("stopped; run the same command again to resume from the last checkpoint.")
+
+
+def _fail(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def show_log() -> None:
+    """Prints this project's log lines on stderr, and only warnings of others."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("unimod_jax").setLevel(logging.INFO)

@@ -1,0 +1,1 @@
+"""Toys: a few minutes on a laptop, on real 8 x 8 scans of handwritten digits."""

@@ -1,0 +1,57 @@
+"""Trains an experiment, or resumes it: `python -m experiments.train EXPERIMENT`.
+
+Options override the experiment by dotted names, such as `--training.steps 200`; the
+same command resumes a run that was interrupted.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.command_line import (
+    experiment_names,
+    load_experiment,
+    one_sentence_errors,
+    override,
+    show_log,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.train",
+        description=__doc__,
+        epilog="EXPERIMENT --help lists the options of an experiment.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        nargs="?",
+        help=f"a Python file, or one of: {', '.join(experiment_names())}",
+    )
+    parser.add_argument(
+        "--run-dir", type=Path, help="where to write (default: runs/EXPERIMENT)"
+    )
+    known, rest = parser.parse_known_args(arguments)
+    if known.experiment is None:
+        parser.print_help()
+        raise SystemExit(0 if {"-h", "--help"} & set(rest) else 2)
+    show_log()
+    with one_sentence_errors():
+        program = f"{parser.prog} {known.experiment} [--run-dir DIR]"
+        experiment = override(load_experiment(known.experiment), rest, program)
+        # Imported late: options are checked before JAX starts its devices.
+        from unimod_jax.training import train
+
+        name = Path(known.experiment).with_suffix("")
+        default = Path("runs") / (name.name if name.is_absolute() else name)
+        run = train(experiment, known.run_dir or default)
+        print(run.path)
+
+
+if __name__ == "__main__":
+    main()
