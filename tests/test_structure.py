@@ -46,6 +46,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "unimod_jax.parallel",
     },
 }
+MAY_IMPORT["unimod_jax.evaluation"] = MAY_IMPORT["unimod_jax.training"] | {
+    "unimod_jax.training"
+}
 MAY_IMPORT["experiments"] = set(MAY_IMPORT)
 
 # Rooms that must import with none of the heavy libraries installed.

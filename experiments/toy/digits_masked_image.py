@@ -7,7 +7,7 @@ Run: python -m experiments.train toy/digits_masked_image
 
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
-from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
 from unimod_jax.training import Experiment, TrainingConfig
 
@@ -16,7 +16,6 @@ def experiment() -> Experiment:
     """The configuration."""
     return Experiment(
         objective=MaskedImage(),
-        model=ModelConfig(remat=False),
         mod=MixtureOfDepths(keep_ratio=0.5),
         data=DataConfig(batch_size=96, caption_tokens=9),
         training=TrainingConfig(steps=1200, learning_rate=2e-3, checkpoint_every=400),

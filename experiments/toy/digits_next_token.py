@@ -8,7 +8,7 @@ Run: python -m experiments.train toy/digits_next_token
 
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
-from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Experiment, TrainingConfig
 
@@ -17,7 +17,6 @@ def experiment() -> Experiment:
     """The configuration."""
     return Experiment(
         objective=NextToken(),
-        model=ModelConfig(remat=False),
         mod=MixtureOfDepths(keep_ratio=0.4),
         data=DataConfig(batch_size=96, caption_tokens=9),
         training=TrainingConfig(steps=600, learning_rate=2e-3, checkpoint_every=200),

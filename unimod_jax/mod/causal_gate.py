@@ -24,7 +24,7 @@ def score_quantile(
 ) -> jax.Array:
     """The score that a keep_ratio share of the valid tokens exceed; float32 scalar."""
     score_N = jnp.where(valid_BT, score_BT, jnp.inf).reshape(-1)
-    num_valid = jnp.sum(valid_BT.astype(jnp.int32))
+    num_valid = jnp.sum(valid_BT.astype(jnp.float32))
     num_skipped = jnp.floor((1.0 - keep_ratio) * num_valid).astype(jnp.int32)
     sorted_N = jnp.sort(score_N)
     # The last skipped score: tokens strictly above it number keep_ratio * valid.

@@ -80,7 +80,7 @@ def select_top_k(
     """
     floor = jnp.finfo(jnp.float32).min
     score_BT = jnp.where(valid_BT, score_BT, floor)
-    num_valid_B1 = jnp.sum(valid_BT, axis=1, keepdims=True)
+    num_valid_B1 = jnp.sum(valid_BT.astype(jnp.float32), axis=1, keepdims=True)
     num_kept_B1 = jnp.ceil(keep_ratio * num_valid_B1 - 1e-4).astype(jnp.int32)
     num_kept_B1 = jnp.clip(num_kept_B1, 1, capacity)
     best_BC = jax.lax.top_k(score_BT, capacity)[0]

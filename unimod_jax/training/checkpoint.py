@@ -24,11 +24,9 @@ class RunCheckpoints:
         from orbax.checkpoint import v1 as ocp
 
         self._directory = directory
+        self._every = config.checkpoint_every
         self._checkpointer = ocp.training.Checkpointer(
             directory.absolute(),
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(
-                config.checkpoint_every
-            ),
             preservation_policy=ocp.training.preservation_policies.LatestN(
                 config.keep_checkpoints
             ),
@@ -41,12 +39,15 @@ class RunCheckpoints:
 
     def is_due(self, step: int, last_step: int) -> bool:
         """Whether a checkpoint is taken after this step."""
-        return step == last_step or self._checkpointer.should_save(step)
+        return step == last_step or step % self._every == 0
 
     def save(self, step: int, state: TrainState, iterator: object) -> None:
-        """Saves the state after a step, with the iterator about to give the next batch."""
+        """Saves the state after a step, with the iterator about to give the next batch.
+
+        A checkpoint of the same step can only be one that did not load: it is replaced.
+        """
         self._checkpointer.save_checkpointables(
-            step, {"state": state, "data": iterator}, force=True
+            step, {"state": state, "data": iterator}, force=True, overwrite=True
         )
 
     def restore(

@@ -1,7 +1,6 @@
 """AdamW with warm-up and cosine decay, clipping, and a learning rate of its own for routers."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from unimod_jax.training.experiment import TrainingConfig
@@ -77,8 +76,3 @@ def _with_optax_promotion(
             return transform.update(updates, state, params)
 
     return optax.GradientTransformation(transform.init, update)
-
-
-def global_norm(tree: object) -> jax.Array:
-    """Euclidean norm over all leaves, float32."""
-    return optax.global_norm(tree).astype(jnp.float32)

@@ -11,7 +11,6 @@ from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import UnifiedModel
 from unimod_jax.models.transformer import KeptReport
 from unimod_jax.objectives import Objective, total_loss
-from unimod_jax.training.optimizer import global_norm
 from unimod_jax.training.state import TrainState
 
 type Metrics = dict[str, jax.Array]
@@ -40,7 +39,7 @@ def training_step(
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, state.params
         )
-        metrics |= {"loss": loss, "gradient_norm": global_norm(gradient)}
+        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
         next_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

@@ -1,0 +1,24 @@
+"""Next-token prediction of captions and image codes (Chameleon, Emu3) on the digits.
+
+Tests: one causal model writes digits from captions, captions from digits, and text, with
+MoT towers and UniMoD routing in the last half of its layers.
+Run: python -m experiments.train toy/digits_next_token
+     python -m experiments.evaluate runs/toy/digits_next_token
+"""
+
+from unimod_jax.data import DataConfig
+from unimod_jax.generation import SamplingConfig
+from unimod_jax.models import MixtureOfDepths
+from unimod_jax.objectives import NextToken
+from unimod_jax.training import Experiment, TrainingConfig
+
+
+def experiment() -> Experiment:
+    """The configuration."""
+    return Experiment(
+        objective=NextToken(),
+        mod=MixtureOfDepths(keep_ratio=0.4),
+        data=DataConfig(batch_size=96, caption_tokens=9),
+        training=TrainingConfig(steps=600, learning_rate=2e-3, checkpoint_every=200),
+        sampling=SamplingConfig(guidance=1.5, temperature=0.9),
+    )

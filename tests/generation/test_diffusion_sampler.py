@@ -1,0 +1,141 @@
+"""Denoising with an oracle that knows the image."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.generation.recorded_model import record
+from tests.models.tiny_model import PATCH_SIZE, SIZES, random_group
+from unimod_jax.generation import GuidedRows, denoise_patches
+from unimod_jax.layout import IMAGE, TEXT, Stream
+from unimod_jax.models import GroupOutput
+from unimod_jax.models.embedding import read_patches
+from unimod_jax.objectives import TEXT_TO_IMAGE, ImageDiffusion
+from unimod_jax.objectives.image_diffusion import signal_share
+
+STREAM_CHOICES = {
+    "one stream": (Stream.of(TEXT, IMAGE),),
+    "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
+}
+NUM_ROWS = 2
+
+
+def rows_of(streams, seed=0):
+    layout = ImageDiffusion().layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    return random_group(layout, (TEXT, IMAGE), NUM_ROWS, seed)
+
+
+def answer(group, noise_BNP):
+    """Noise per token, and garbage for tokens that are no patches."""
+    patches = {}
+    for name, stream in group.streams.items():
+        if any(segment.continuous for segment in group.layout.segments_of(name)):
+            token_BTP = read_patches(noise_BNP, stream.patch_index_BT)
+            is_patch_BT1 = (stream.patch_index_BT >= 0)[..., None]
+            patches[name] = jnp.where(is_patch_BT1, token_BTP, 1e3)
+    return GroupOutput({}, patches)
+
+
+def oracle_of(clean_BNP):
+    """A model that says exactly which noise was added to the clean image."""
+
+    def forward(group):
+        share_B11 = signal_share(group.patch_time_B)[:, None, None]
+        noise_BNP = group.patch_BNP - jnp.sqrt(share_B11) * clean_BNP
+        return answer(group, noise_BNP / jnp.sqrt(1.0 - share_B11))
+
+    return forward
+
+
+@pytest.fixture(scope="module")
+def clean_BNP():
+    shape = (NUM_ROWS, SIZES.image_patches, PATCH_SIZE)
+    return jax.random.uniform(jax.random.key(3), shape, minval=-0.9, maxval=0.9)
+
+
+@pytest.mark.parametrize("streams", STREAM_CHOICES.values(), ids=STREAM_CHOICES)
+@pytest.mark.parametrize("num_steps", [1, 10])
+def test_an_oracle_denoiser_recovers_the_clean_image(streams, num_steps, clean_BNP):
+    guided = GuidedRows(rows_of(streams), 1.0)
+    drawn = denoise_patches(oracle_of(clean_BNP), guided, num_steps, jax.random.key(0))
+    np.testing.assert_allclose(drawn, clean_BNP, atol=2e-3)
+
+
+def test_time_falls_from_one_in_equal_steps_and_patches_start_as_noise(clean_BNP):
+    times, patches = [], []
+    oracle = oracle_of(clean_BNP)
+
+    def watched(group):
+        record(times.append, group.patch_time_B)
+        record(patches.append, group.patch_BNP)
+        return oracle(group)
+
+    rows = rows_of(STREAM_CHOICES["two streams"])
+    denoise_patches(watched, GuidedRows(rows, 1.0), 4, jax.random.key(0))
+    jax.effects_barrier()
+    np.testing.assert_allclose(
+        np.stack(times), np.tile([[1.0], [0.75], [0.5], [0.25]], (1, NUM_ROWS))
+    )
+    assert 0.5 < np.std(patches[0]) < 1.5
+    # What is denoised does not depend on the patches that came with the rows.
+    assert not np.allclose(patches[0], rows.patch_BNP)
+
+
+def test_patches_on_the_way_are_noised_as_in_training():
+    # Ancestral sampling with the oracle: x_t ~ N(sqrt(share) * clean, 1 - share).
+    steps = []
+    clean_BNP = jnp.full((NUM_ROWS, 400, 4), 0.5)
+    oracle = oracle_of(clean_BNP)
+
+    def watched(group):
+        record(lambda *seen: steps.append(seen), group.patch_BNP, group.patch_time_B)
+        return oracle(group)
+
+    sizes = dataclasses.replace(SIZES, image_patches=400)
+    layout = ImageDiffusion().layouts(sizes, STREAM_CHOICES["two streams"])
+    group = random_group(layout[TEXT_TO_IMAGE], (TEXT, IMAGE), NUM_ROWS)
+    rows = dataclasses.replace(group, patch_BNP=jnp.zeros_like(clean_BNP))
+    denoise_patches(watched, GuidedRows(rows, 1.0), 6, jax.random.key(0))
+    jax.effects_barrier()
+    assert len(steps) == 6
+    shares = [float(signal_share(time_B[0])) for _, time_B in steps]
+    noises = [
+        (np.asarray(patch_BNP) - np.sqrt(share) * 0.5) / np.sqrt(1 - share)
+        for (patch_BNP, _), share in zip(steps, shares, strict=True)
+    ]
+    for noise in noises:
+        assert abs(noise.mean()) < 0.1
+        assert abs(noise.std() - 1) < 0.1
+    # Noise is partly fresh at every step: as much stays as the forward process leaves.
+    for (noisy, clearer), (share, next_share) in zip(
+        itertools.pairwise(noises), itertools.pairwise(shares), strict=True
+    ):
+        correlation = np.corrcoef(noisy.ravel(), clearer.ravel())[0, 1]
+        stays = share / next_share * (1 - next_share) / (1 - share)
+        assert abs(correlation - np.sqrt(stays)) < 0.06
+
+
+def test_an_unsure_denoiser_ends_within_the_range_of_patches():
+    def forward(group):
+        return answer(group, jnp.zeros_like(group.patch_BNP))
+
+    guided = GuidedRows(rows_of(STREAM_CHOICES["two streams"]), 1.0)
+    drawn = denoise_patches(forward, guided, 8, jax.random.key(0))
+    assert np.isfinite(drawn).all()
+    assert np.abs(drawn).max() <= 1.0 + 1e-5
+
+
+def test_guidance_extrapolates_the_noise(clean_BNP):
+    # Halfway between two oracles lies the image halfway between theirs.
+    other_BNP = -clean_BNP
+    both_BNP = jnp.concatenate([clean_BNP, other_BNP])
+    streams = STREAM_CHOICES["two streams"]
+    guided = GuidedRows.pair(rows_of(streams), rows_of(streams, seed=1), 0.75)
+    drawn = denoise_patches(oracle_of(both_BNP), guided, 10, jax.random.key(0))
+    assert drawn.shape == clean_BNP.shape
+    expected = other_BNP + 0.75 * (clean_BNP - other_BNP)
+    np.testing.assert_allclose(drawn, expected, atol=2e-3)

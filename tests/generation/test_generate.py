@@ -1,0 +1,76 @@
+"""Each objective draws images by its own loop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.tiny_model import (
+    CODE_IDS,
+    PATCH_SIZE,
+    SIZES,
+    VOCABULARY_SIZE,
+    random_group,
+)
+from unimod_jax.generation import GuidedRows, SamplingConfig, draw_images
+from unimod_jax.generation.generate import ImageCodes
+from unimod_jax.layout import IMAGE, TEXT, Stream
+from unimod_jax.models import GroupOutput
+from unimod_jax.objectives import (
+    TEXT_TO_IMAGE,
+    ImageDiffusion,
+    MaskedImage,
+    NextToken,
+)
+
+STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
+CODES = ImageCodes(CODE_IDS.start, len(CODE_IDS), VOCABULARY_SIZE)
+
+
+def flat_model(group):
+    """Every id equally likely, no noise anywhere."""
+    shapes = {name: s.position_BT.shape for name, s in group.streams.items()}
+    return GroupOutput(
+        {n: jnp.zeros((*shape, VOCABULARY_SIZE)) for n, shape in shapes.items()},
+        {IMAGE: jnp.zeros((*shapes[IMAGE], PATCH_SIZE))},
+    )
+
+
+def draw(objective, guided=None, num_steps=3):
+    if guided is None:
+        layout = objective.layouts(SIZES, STREAMS)[TEXT_TO_IMAGE]
+        guided = GuidedRows(random_group(layout, (TEXT, IMAGE), 4), 1.0)
+    sampling = SamplingConfig(num_steps=num_steps)
+    return draw_images(
+        objective, flat_model, guided, sampling, CODES, jax.random.key(0)
+    )
+
+
+@pytest.mark.parametrize("objective", [NextToken(), MaskedImage()])
+def test_code_objectives_draw_codes_counted_from_zero(objective):
+    codes = np.asarray(draw(objective))
+    assert codes.shape == (4, SIZES.image_tokens)
+    assert codes.dtype == np.int32
+    assert codes.min() >= 0
+    assert codes.max() < len(CODE_IDS)
+    assert len(np.unique(codes)) > 3
+
+
+def test_diffusion_draws_patches():
+    patches = draw(ImageDiffusion())
+    assert patches.shape == (4, SIZES.image_patches, PATCH_SIZE)
+    assert patches.dtype == jnp.float32
+    assert np.isfinite(patches).all()
+
+
+def test_an_objective_without_a_procedure_is_refused_by_name():
+    class Autoencoder:
+        pass
+
+    with pytest.raises(TypeError, match=r"known for Autoencoder; register one with"):
+        draw(Autoencoder(), guided=object())
+
+
+def test_image_codes_are_the_ids_from_start_on():
+    allowed = ImageCodes(start=3, count=2, vocabulary_size=6).allowed()
+    np.testing.assert_array_equal(allowed, [0, 0, 0, 1, 1, 0])

@@ -1,0 +1,163 @@
+"""Parallel decoding: all codes at the end, most certain first, none taken back."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.generation.recorded_model import FixedLogits
+from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group
+from unimod_jax.generation import GuidedRows, reveal_codes
+from unimod_jax.layout import IMAGE, TEXT, Stream, special_tokens
+from unimod_jax.objectives import TEXT_TO_IMAGE, MaskedImage, SequenceSizes
+
+NUM_TOKENS, NUM_STEPS, NUM_ROWS = 12, 5, 3
+SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_TOKENS, image_patches=4)
+STREAM_CHOICES = {
+    "one stream": (Stream.of(TEXT, IMAGE),),
+    "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
+}
+
+
+def rows_of(streams, seed=0):
+    layout = MaskedImage().layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    return random_group(layout, (TEXT, IMAGE), NUM_ROWS, seed)
+
+
+def random_logits(group, num_rows=NUM_ROWS):
+    """Logits that would rather say a text id than any code."""
+    rng = np.random.default_rng(7)
+    logits = {}
+    for name, stream in group.streams.items():
+        slots = stream.position_BT.shape[1]
+        logits[name] = rng.normal(size=(num_rows, slots, VOCABULARY_SIZE)) * 2
+        logits[name][:, :, 8] += 50.0
+        logits[name] = logits[name].astype(np.float32)
+    return logits
+
+
+def reveal(forward, guided, temperature=1.0, num_steps=NUM_STEPS):
+    codes = reveal_codes(
+        forward,
+        guided,
+        CODE_IDS.start,
+        len(CODE_IDS),
+        num_steps,
+        temperature,
+        jax.random.key(0),
+    )
+    return np.asarray(codes)
+
+
+@pytest.fixture(scope="module", params=STREAM_CHOICES)
+def run(request):
+    """(group, image ids shown at each step [steps, B, N], final codes [B, N])."""
+    group = rows_of(STREAM_CHOICES[request.param])
+    forward = FixedLogits(random_logits(group))
+    codes = reveal(forward, GuidedRows(group, 1.0))
+    stream, start, count = group.layout.slot_range("image")
+    shown = np.stack([call[stream] for call in forward.shown])
+    return group, shown, shown[:, :, start : start + count], codes
+
+
+def test_every_code_is_revealed_and_in_range(run):
+    *_, codes_BN = run
+    assert codes_BN.shape == (NUM_ROWS, NUM_TOKENS)
+    assert codes_BN.dtype == np.int32
+    assert codes_BN.min() >= 0
+    assert codes_BN.max() < len(CODE_IDS)
+    assert len(np.unique(codes_BN)) > 2
+
+
+def test_the_number_of_hidden_codes_follows_the_cosine(run):
+    _, _, image_SBN, _ = run
+    hidden_SB = (image_SBN == special_tokens.MASK).sum(axis=-1)
+    progress = np.arange(NUM_STEPS) / NUM_STEPS
+    expected = np.floor(NUM_TOKENS * np.cos(0.5 * np.pi * progress))
+    assert expected[0] == NUM_TOKENS
+    np.testing.assert_array_equal(hidden_SB, np.tile(expected[:, None], NUM_ROWS))
+
+
+def test_revealed_codes_are_never_changed(run):
+    _, _, image_SBN, codes_BN = run
+    final = codes_BN + CODE_IDS.start
+    steps = [*image_SBN, final]
+    for before, after in itertools.pairwise(steps):
+        revealed = before != special_tokens.MASK
+        np.testing.assert_array_equal(after[revealed], before[revealed])
+
+
+def test_the_text_of_the_row_is_shown_unchanged_at_every_step(run):
+    group, shown_SBT, _, _ = run
+    stream, start, count = group.layout.slot_range("image")
+    text = np.ones(shown_SBT.shape[-1], bool)
+    text[start : start + count] = False
+    held = np.asarray(group.streams[stream].token_id_BT)[:, text]
+    for shown in shown_SBT:
+        np.testing.assert_array_equal(shown[:, text], held)
+
+
+def test_at_temperature_zero_the_least_certain_codes_stay_hidden():
+    group = rows_of(STREAM_CHOICES["two streams"])
+    # Each place has one possible code; its log-share grows with the place.
+    logits = np.full((NUM_ROWS, NUM_TOKENS, VOCABULARY_SIZE), -1e4, np.float32)
+    share = np.linspace(0.55, 0.95, NUM_TOKENS)
+    logits[:, :, CODE_IDS.start] = np.log(share)
+    logits[:, :, CODE_IDS.start + 1] = np.log(1 - share)
+    # Categorical sampling picks the likelier code almost surely at this sharpness.
+    logits[:, :, CODE_IDS] *= 40
+    forward = FixedLogits({IMAGE: logits})
+    codes = reveal(forward, GuidedRows(group, 1.0), temperature=0.0)
+    np.testing.assert_array_equal(codes[:, 2:], 0)
+    second = forward.shown[2][IMAGE] == special_tokens.MASK
+    hidden = int(second[0].sum())
+    assert 0 < hidden < NUM_TOKENS
+    np.testing.assert_array_equal(second[:, :hidden], True)
+    np.testing.assert_array_equal(second[:, hidden:], False)
+
+
+def test_one_step_reveals_everything_at_once():
+    group = rows_of(STREAM_CHOICES["two streams"])
+    forward = FixedLogits(random_logits(group))
+    codes = reveal(forward, GuidedRows(group, 1.0), num_steps=1)
+    assert len(forward.shown) == 1
+    assert codes.min() >= 0
+
+
+def test_guided_rows_with_and_without_prompt_show_the_same_codes():
+    streams = STREAM_CHOICES["two streams"]
+    guided = GuidedRows.pair(rows_of(streams), rows_of(streams, seed=1), 4.0)
+    forward = FixedLogits(random_logits(guided.rows, 2 * NUM_ROWS))
+    codes = reveal(forward, guided)
+    assert codes.shape == (NUM_ROWS, NUM_TOKENS)
+    for shown in forward.shown:
+        np.testing.assert_array_equal(shown[IMAGE][:NUM_ROWS], shown[IMAGE][NUM_ROWS:])
+
+
+def test_guidance_decides_between_codes():
+    # Without guidance code 0 is likelier; the prompt speaks for code 1.
+    streams = STREAM_CHOICES["two streams"]
+    logits = np.full((2 * NUM_ROWS, NUM_TOKENS, VOCABULARY_SIZE), -100, np.float32)
+    logits[:, :, CODE_IDS.start] = 60.0
+    logits[:NUM_ROWS, :, CODE_IDS.start + 1] = 50.0
+    logits[NUM_ROWS:, :, CODE_IDS.start + 1] = 20.0
+    guided = GuidedRows.pair(rows_of(streams), rows_of(streams, seed=1), 3.0)
+    codes = reveal(FixedLogits({IMAGE: logits}), guided)
+    np.testing.assert_array_equal(codes, 1)
+    plain = GuidedRows(rows_of(streams), 1.0)
+    codes = reveal(FixedLogits({IMAGE: logits[:NUM_ROWS]}), plain)
+    np.testing.assert_array_equal(codes, 0)
+
+
+def test_what_the_image_slots_held_does_not_matter():
+    group = rows_of(STREAM_CHOICES["two streams"])
+    other = group.with_stream(
+        IMAGE, token_id_BT=jnp.zeros_like(group.streams[IMAGE].token_id_BT)
+    )
+    forward = FixedLogits(random_logits(group))
+    first, second = (reveal(forward, GuidedRows(rows, 1.0)) for rows in (group, other))
+    np.testing.assert_array_equal(first, second)
+    shown = forward.shown
+    np.testing.assert_array_equal(shown[0][IMAGE], shown[NUM_STEPS][IMAGE])

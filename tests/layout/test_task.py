@@ -1,0 +1,109 @@
+"""What a task's static layout knows about its streams."""
+
+import pytest
+
+from unimod_jax.layout import IMAGE, TEXT, SegmentSpec, Stream, TaskLayout
+
+ONE_STREAM = (Stream.of(TEXT, IMAGE),)
+TWO_STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
+BOTH = "text+image"
+
+
+def show_o_row(streams, **options):
+    segments = (
+        SegmentSpec("prompt", TEXT, 3, predicted_by="nothing"),
+        SegmentSpec("begin_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
+        SegmentSpec("image", IMAGE, 4, bidirectional=True, predicted_by="itself"),
+        SegmentSpec("end_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
+    )
+    return TaskLayout("text_to_image", segments, streams, **options)
+
+
+def captioning(predicted_by="predecessor", continuous=False):
+    segments = (
+        SegmentSpec(
+            "image",
+            IMAGE,
+            4,
+            bidirectional=True,
+            predicted_by=predicted_by,
+            continuous=continuous,
+        ),
+        SegmentSpec("caption", TEXT, 5),
+    )
+    return TaskLayout("captioning", segments, TWO_STREAMS)
+
+
+def test_a_stream_is_named_after_its_modalities():
+    assert Stream.of(TEXT, IMAGE) == Stream(BOTH, (TEXT, IMAGE))
+    assert Stream.of(IMAGE) == Stream("image", (IMAGE,))
+
+
+def test_slots_are_counted_per_stream_and_per_row():
+    layout = show_o_row(TWO_STREAMS)
+    assert layout.stream_names == (TEXT, IMAGE)
+    assert layout.num_tokens(TEXT) == 5
+    assert layout.num_tokens(IMAGE) == 4
+    assert layout.row_length == 9
+    assert show_o_row(ONE_STREAM).stream_names == (BOTH,)
+    assert show_o_row(ONE_STREAM).num_tokens(BOTH) == 9
+
+
+def test_streams_without_slots_are_not_listed():
+    text_only = TaskLayout("text", (SegmentSpec("text", TEXT, 2),), TWO_STREAMS)
+    assert text_only.stream_names == (TEXT,)
+    assert text_only.num_tokens(IMAGE) == 0
+
+
+def test_slot_ranges_count_the_slots_of_their_own_stream():
+    two, one = show_o_row(TWO_STREAMS), show_o_row(ONE_STREAM)
+    assert two.slot_range("end_image") == (TEXT, 4, 1)
+    assert two.slot_range("image") == (IMAGE, 0, 4)
+    assert one.slot_range("end_image") == (BOTH, 8, 1)
+    assert one.slot_range("image") == (BOTH, 4, 4)
+    with pytest.raises(KeyError, match="no segment 'caption'"):
+        two.slot_range("caption")
+
+
+def test_a_stream_is_causal_when_its_tokens_are_revealed_one_by_one():
+    assert not captioning().is_causal(IMAGE)
+    assert captioning().is_causal(TEXT)
+    assert show_o_row(ONE_STREAM).is_causal(BOTH)
+    whole = show_o_row(TWO_STREAMS, reads_whole_row=True)
+    assert not whole.is_causal(TEXT)
+    assert not whole.is_causal(IMAGE)
+
+
+def test_a_stream_of_two_separate_images_is_causal():
+    # Ranking both images together would let the first look ahead at the second.
+    segments = (
+        SegmentSpec("first", IMAGE, 2, bidirectional=True),
+        SegmentSpec("between", TEXT, 1),
+        SegmentSpec("second", IMAGE, 2, bidirectional=True),
+    )
+    assert TaskLayout("interleaved", segments, TWO_STREAMS).is_causal(IMAGE)
+
+
+def test_the_head_reads_the_streams_that_predict_ids():
+    # The last patch or code predicts the first caption token, so both are read.
+    assert captioning().predicts(IMAGE)
+    assert captioning().predicts(TEXT)
+    assert captioning("itself", continuous=True).predicts(IMAGE)
+    # In-place prediction reads the image alone.
+    assert show_o_row(TWO_STREAMS).predicts(IMAGE)
+    assert not show_o_row(TWO_STREAMS).predicts(TEXT)
+
+
+def test_patches_are_no_vocabulary_targets():
+    assert captioning("itself").target_modalities == {IMAGE, TEXT}
+    assert captioning("nothing").target_modalities == {TEXT}
+    continuous = captioning("itself", continuous=True)
+    assert continuous.target_modalities == {TEXT}
+    assert continuous.num_patches == 4
+    assert captioning().num_patches == 0
+
+
+def test_a_segment_that_no_stream_stores_is_refused():
+    segments = (SegmentSpec("speech", "speech", 2),)
+    with pytest.raises(ValueError, match="'speech', which no stream stores"):
+        TaskLayout("dictation", segments, TWO_STREAMS)

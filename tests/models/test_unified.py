@@ -1,0 +1,233 @@
+"""The whole model: its parameters, their axes, its dtypes, and NNX around it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax import nnx
+
+from tests.models.tiny_model import (
+    PATCH_SIZE,
+    abstract_variables,
+    flat,
+    forward,
+    random_batch,
+    random_variables,
+    tiny_spec,
+)
+from unimod_jax.layout import IMAGE, TEXT
+from unimod_jax.models import (
+    MixtureOfDepths,
+    ModelConfig,
+    UnifiedModel,
+    count_parameters,
+)
+from unimod_jax.objectives import (
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    ImageDiffusion,
+    NextToken,
+)
+from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
+
+ROUTED = MixtureOfDepths("last_half", (TEXT_TO_IMAGE,), keep_ratio=0.5)
+# Width 16, 24 ids, two query heads and one key head of 8, hidden 24, patches of 3.
+BLOCK = {
+    "attention_norm": ((16,), ("norm",)),
+    "query": ((16, 16), ("embed", "heads")),
+    "key": ((16, 8), ("embed", "kv_heads")),
+    "value": ((16, 8), ("embed", "kv_heads")),
+    "query_norm": ((8,), ("norm",)),
+    "key_norm": ((8,), ("norm",)),
+    "output": ((16, 16), ("heads", "embed")),
+    "feed_forward_norm": ((16,), ("norm",)),
+    "feed_forward/gate": ((16, 24), ("embed", "mlp")),
+    "feed_forward/up": ((16, 24), ("embed", "mlp")),
+    "feed_forward/down": ((24, 16), ("mlp", "embed")),
+}
+OUTSIDE = {
+    "embedding/table": ((24, 16), ("vocab", "embed")),
+    "embedding/image_position": ((4, 16), ("position", "embed")),
+    "vocabulary_head/kernel": ((16, 24), ("embed", "vocab")),
+}
+PATCHES = {
+    "embedding/patch": ((3, 16), ("patch", "embed")),
+    "embedding/time": ((32, 16), ("patch", "embed")),
+    "patch_head/kernel": ((16, 3), ("embed", "patch")),
+}
+
+
+def stacked(run, towers):
+    """The parameters of a run of one layer, per tower."""
+    return {
+        f"transformer/{run}/block/{name}/{tower}": ((1, *shape), ("layers", *axes))
+        for name, (shape, axes) in BLOCK.items()
+        for tower in towers
+    }
+
+
+def shapes_and_axes(spec, objective):
+    boxed = abstract_variables(spec, random_batch(objective, spec))["params"]
+    return {name: (leaf.value.shape, leaf.names) for name, leaf in flat(boxed).items()}
+
+
+def test_a_dense_model_has_these_parameters_and_axes():
+    spec = tiny_spec((), num_layers=1)
+    assert shapes_and_axes(spec, NextToken()) == (
+        OUTSIDE
+        | stacked("run_0", ["shared"])
+        | {"final_norm/shared": ((16,), ("norm",))}
+    )
+
+
+def test_a_routed_two_tower_model_of_patches_has_these_parameters_and_axes():
+    spec = tiny_spec(routing=ROUTED, patch_size=PATCH_SIZE)
+    routers = {
+        f"transformer/run_1/routers_{TEXT_TO_IMAGE}/{name}": (
+            (1, 16),
+            ("layers", "embed"),
+        )
+        for name in (TEXT, IMAGE)
+    }
+    final = {f"final_norm/{tower}": ((16,), ("norm",)) for tower in (TEXT, IMAGE)}
+    assert shapes_and_axes(spec, ImageDiffusion()) == (
+        OUTSIDE
+        | PATCHES
+        | stacked("run_0", [TEXT, IMAGE])
+        | stacked("run_1", [TEXT, IMAGE])
+        | routers
+        | final
+    )
+
+
+def test_the_dense_twin_has_one_tower_and_no_routers():
+    spec = tiny_spec(routing=ROUTED)
+    twin = spec.dense_twin()
+    assert twin == tiny_spec(())
+    abstract = abstract_variables(twin, random_batch(NextToken(), twin))
+    assert set(abstract) == {"params"}
+    block = 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 24 + 2 * 16 + 2 * 8
+    outside = 24 * 16 + 4 * 16 + 16 * 24 + 16
+    assert count_parameters(abstract["params"]) == 2 * block + outside
+
+
+@pytest.mark.parametrize("objective", [NextToken(), ImageDiffusion()])
+def test_outputs_have_the_shapes_of_the_streams_that_predict(objective):
+    patch_size = PATCH_SIZE if objective.continuous_images else 0
+    spec = tiny_spec(patch_size=patch_size)
+    batch = random_batch(objective, spec)
+    outputs, _ = jax.eval_shape(
+        UnifiedModel(spec).apply, abstract_variables(spec, batch), batch
+    )
+    for task, group in batch.items():
+        layout = group.layout
+        logits, patches = outputs[task].logits, outputs[task].patches
+        assert set(logits) == {n for n in layout.stream_names if layout.predicts(n)}
+        assert set(patches) == ({IMAGE} if layout.num_patches else set())
+        for name, array in logits.items():
+            assert array.shape == (2, layout.num_tokens(name), 24)
+        for array in patches.values():
+            assert array.shape == (2, layout.num_patches, PATCH_SIZE)
+
+
+def test_bfloat16_activations_give_finite_float32_logits_close_to_float32():
+    specs = [
+        tiny_spec((), compute_dtype=dtype, patch_size=PATCH_SIZE)
+        for dtype in ("float32", "bfloat16")
+    ]
+    batch = random_batch(ImageDiffusion(), specs[0], tasks=(TEXT_TO_IMAGE,))
+    variables = random_variables(specs[0], batch)
+    exact, rounded = (
+        forward(spec)(variables, batch)[0][TEXT_TO_IMAGE] for spec in specs
+    )
+    for expected, got in zip(
+        jax.tree.leaves(exact), jax.tree.leaves(rounded), strict=True
+    ):
+        assert got.dtype == expected.dtype == jnp.float32
+        assert np.isfinite(got).all()
+        scale = float(jnp.std(expected))
+        np.testing.assert_allclose(got, expected, atol=0.15 * scale)
+        assert not np.array_equal(got, expected)
+
+
+def test_a_routed_model_runs_in_bfloat16():
+    spec = tiny_spec(routing=ROUTED, compute_dtype="bfloat16")
+    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+    variables = random_variables(spec, batch)
+    outputs, reports = forward(spec)(variables, batch)
+    for logits in jax.tree.leaves(outputs):
+        assert logits.dtype == jnp.float32
+        assert np.isfinite(logits).all()
+    assert any(np.asarray(kept).any() for kept in jax.tree.leaves(reports))
+
+
+def test_task_groups_do_not_see_each_other():
+    spec = tiny_spec(())
+    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE, TEXT_ONLY))
+    variables = random_variables(spec, batch)
+    stream = "text+image"
+    token_id_BT = batch[TEXT_TO_IMAGE].streams[stream].token_id_BT
+    others = batch[TEXT_TO_IMAGE].with_stream(stream, token_id_BT=token_id_BT[::-1])
+    before, _ = forward(spec)(variables, batch)
+    after, _ = forward(spec)(variables, batch | {TEXT_TO_IMAGE: others})
+    np.testing.assert_array_equal(
+        after[TEXT_ONLY].logits[stream], before[TEXT_ONLY].logits[stream]
+    )
+    change = after[TEXT_TO_IMAGE].logits[stream] - before[TEXT_TO_IMAGE].logits[stream]
+    assert np.abs(change).max() > 0.1
+
+
+def test_nnx_wraps_the_model_and_gives_the_same_logits():
+    spec = tiny_spec((), num_layers=1)
+    batch = random_batch(NextToken(), spec, tasks=(TEXT_ONLY,))
+    rules = tuple(dataclasses.asdict(ShardingRules()).items())
+
+    @nnx.jit
+    def initial():
+        bridged = nnx.bridge.ToNNX(UnifiedModel(spec), rngs=nnx.Rngs(0))
+        return nnx.bridge.lazy_init(bridged, batch)
+
+    # The bridge turns logical axes into shardings, so it asks for a mesh and rules.
+    with jax.set_mesh(make_mesh(MeshConfig())), nn.logical_axis_rules(rules):
+        bridged = initial()
+        outputs, _ = nnx.jit(lambda model, batch: model(batch))(bridged, batch)
+        state = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
+    expected, _ = forward(spec)({"params": state}, batch)
+    np.testing.assert_allclose(
+        outputs[TEXT_ONLY].logits["text+image"],
+        expected[TEXT_ONLY].logits["text+image"],
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"num_heads": 3, "num_kv_heads": 2}, "num_heads 3 is not a multiple"),
+        ({"head_dim": 7}, "head_dim 7 is odd"),
+        ({"compute_dtype": "float16"}, "'float16' is not supported; choose"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_in_a_sentence(wrong, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ModelConfig(**wrong)
+
+
+def test_an_unknown_set_of_routed_layers_is_refused_with_the_choices():
+    with pytest.raises(ValueError, match=r"'first_half' is not known; .*'last_half'"):
+        MixtureOfDepths("first_half").layer_plan(4)
+
+
+def test_a_text_ratio_of_its_own_applies_to_the_text_stream_only():
+    routing = MixtureOfDepths("every_other", (TEXT_TO_IMAGE,), 0.4, text_keep_ratio=0.9)
+    dense, routed = routing.layer_plan(2)
+    assert dense.routes == ()
+    route = routed.route_of(TEXT_TO_IMAGE)
+    assert route.keep_ratio_of(TEXT) == 0.9
+    assert route.keep_ratio_of(IMAGE) == 0.4
+    plain = dataclasses.replace(routing, text_keep_ratio=0.0).layer_plan(2)[1]
+    assert plain.route_of(TEXT_TO_IMAGE).keep_ratio_of(TEXT) == 0.4

@@ -1,0 +1,169 @@
+"""Models of a few thousand parameters and batches of a few tokens for them."""
+
+import functools
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from unimod_jax.layout import (
+    Document,
+    TaskLayout,
+    TokenGroup,
+    UnifiedBatch,
+    lay_out,
+    special_tokens,
+)
+from unimod_jax.models import (
+    MixtureOfDepths,
+    MixtureOfTransformers,
+    ModelConfig,
+    ModelSpec,
+    UnifiedModel,
+)
+from unimod_jax.mot import COMPONENTS
+from unimod_jax.objectives import SequenceSizes
+
+SIZES = SequenceSizes(caption_tokens=4, image_tokens=4, image_patches=4)
+TEXT_IDS = range(special_tokens.NUM_SPECIAL, 16)
+CODE_IDS = range(16, 24)
+VOCABULARY_SIZE = 24
+PATCH_SIZE = 3
+DENSE_DEPTH = MixtureOfDepths("none", ())
+FULL_SEGMENTS = {
+    "begin": special_tokens.BEGIN,
+    "begin_image": special_tokens.BEGIN_IMAGE,
+    "end_image": special_tokens.END_IMAGE,
+}
+
+
+def tiny_spec(
+    untied: tuple[str, ...] = COMPONENTS,
+    routing: MixtureOfDepths = DENSE_DEPTH,
+    patch_size: int = 0,
+    **config: object,
+) -> ModelSpec:
+    """A model of width 16 and two layers; dense in depth unless routed."""
+    sizes = {
+        "width": 16,
+        "num_layers": 2,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "head_dim": 8,
+        "feed_forward_hidden": 24,
+        "remat": False,
+    }
+    return ModelSpec(
+        ModelConfig(**(sizes | config)),
+        MixtureOfTransformers(untied),
+        routing,
+        VOCABULARY_SIZE,
+        SIZES.image_tokens,
+        patch_size,
+    )
+
+
+def random_document(layout: TaskLayout, rng: np.random.Generator) -> Document:
+    """Random ids: text segments of random lengths, images full, markers as named."""
+    tokens = {}
+    for segment in layout.segments:
+        if segment.continuous:
+            continue
+        if segment.name in FULL_SEGMENTS:
+            tokens[segment.name] = [FULL_SEGMENTS[segment.name]]
+        elif segment.modality == "text":
+            length = rng.integers(1, segment.num_slots + 1)
+            tokens[segment.name] = rng.choice(TEXT_IDS, length).tolist()
+        else:
+            tokens[segment.name] = rng.choice(CODE_IDS, segment.num_slots).tolist()
+    patches = None
+    if layout.num_patches:
+        shape = (layout.num_patches, PATCH_SIZE)
+        patches = rng.uniform(-1.0, 1.0, shape).astype(np.float32)
+    return Document(tokens, patches)
+
+
+def stack(rows: list[TokenGroup]) -> TokenGroup:
+    """Rows of one layout as one group on the device."""
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
+
+
+def random_group(
+    layout: TaskLayout, modalities: tuple[str, ...], num_rows: int = 2, seed: int = 0
+) -> TokenGroup:
+    """A group of random documents; the same seed gives the same documents."""
+    rng = np.random.default_rng(seed)
+    documents = [random_document(layout, rng) for _ in range(num_rows)]
+    return stack([lay_out(document, layout, modalities) for document in documents])
+
+
+def random_batch(
+    objective, spec: ModelSpec, num_rows: int = 2, tasks: tuple[str, ...] = ()
+) -> UnifiedBatch:
+    """A group per task of the objective (or of those named)."""
+    layouts = objective.layouts(SIZES, spec.untying.streams())
+    return {
+        task: random_group(layouts[task], spec.config.modalities, num_rows)
+        for task in tasks or layouts
+    }
+
+
+def random_variables(spec: ModelSpec, batch: UnifiedBatch, seed: int = 0) -> dict:
+    """Variables in which nothing is at its special initial value.
+
+    Norm scales vary about one, router scores are of order one, and thresholds are zero.
+    """
+    abstract = jax.eval_shape(
+        lambda: nn.unbox(UnifiedModel(spec).init(jax.random.key(0), batch))
+    )
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path)
+        if "router_state" in name:
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        if "norm" in name:
+            return jnp.asarray(1 + 0.2 * rng.normal(size=leaf.shape), leaf.dtype)
+        fan_in = 1 if "table" in name or "position" in name else leaf.shape[-2]
+        if "routers" in name:
+            fan_in = leaf.shape[-1]
+        values = rng.normal(size=leaf.shape) / np.sqrt(fan_in)
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+"""Compiler options for large programs that run once: a third less time in LLVM."""
+
+
+@functools.cache
+def forward(spec: ModelSpec):
+    """Jitted (variables, batch) -> (outputs, reports), compiled once per layout."""
+    return jax.jit(UnifiedModel(spec).apply)
+
+
+def abstract_variables(spec: ModelSpec, batch: UnifiedBatch) -> dict:
+    """Shapes of all variables, in boxes that carry logical axes; no memory."""
+    return jax.eval_shape(UnifiedModel(spec).init, jax.random.key(0), batch)
+
+
+def flat(params: dict) -> dict:
+    """Parameters by path, such as "transformer/run_0/block/query/shared"."""
+    return flax.traverse_util.flatten_dict(params, sep="/")
+
+
+def by_position(group: TokenGroup, arrays: dict[str, jax.Array]) -> np.ndarray:
+    """Stream -> [B, T, ...] as one [B, row length, ...] in sequence order, zeros after.
+
+    Streams that are missing from `arrays` leave zeros too.
+    """
+    tail = next(iter(arrays.values())).shape[2:]
+    ordered = np.zeros((group.num_rows, group.layout.row_length, *tail), np.float32)
+    for name, array in arrays.items():
+        position_BT = np.asarray(group.streams[name].position_BT)
+        row, slot = np.nonzero(position_BT >= 0)
+        ordered[row, position_BT[row, slot]] = np.asarray(array)[row, slot]
+    return ordered

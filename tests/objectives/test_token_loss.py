@@ -1,0 +1,173 @@
+"""Cross-entropy of the targets, against NumPy, and the sum over tasks."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models.tiny_model import (
+    SIZES,
+    VOCABULARY_SIZE,
+    random_batch,
+    random_group,
+    tiny_spec,
+)
+from unimod_jax.layout import IMAGE, TEXT, Document, Stream, lay_out
+from unimod_jax.models import GroupOutput
+from unimod_jax.objectives import (
+    IMAGE_TO_TEXT,
+    TASKS,
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    ImageDiffusion,
+    MaskedImage,
+    NextToken,
+    TaskWeights,
+    total_loss,
+)
+
+ONE_STREAM = (Stream.of(TEXT, IMAGE),)
+TWO_STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
+
+
+def random_output(group, seed=0, patch_size=0):
+    rng = np.random.default_rng(seed)
+    logits, patches = {}, {}
+    for name, stream in group.streams.items():
+        shape = stream.position_BT.shape
+        if group.layout.predicts(name):
+            logits[name] = 3 * rng.normal(size=(*shape, VOCABULARY_SIZE))
+        if patch_size and name == IMAGE:
+            patches[name] = rng.normal(size=(*shape, patch_size))
+    as_float32 = {n: jnp.asarray(x, jnp.float32) for n, x in logits.items()}
+    return GroupOutput(
+        as_float32, {n: jnp.asarray(x, jnp.float32) for n, x in patches.items()}
+    )
+
+
+def numpy_losses(group, output):
+    """Modality -> cross-entropy of each of its targets, in float64."""
+    losses = {TEXT: [], IMAGE: []}
+    for name, logits_BTV in output.logits.items():
+        stream = group.streams[name]
+        for row, slot in np.ndindex(stream.position_BT.shape):
+            modality = int(stream.target_modality_BT[row, slot])
+            if modality < 0:
+                continue
+            logits = np.asarray(logits_BTV[row, slot], np.float64)
+            target = int(stream.target_id_BT[row, slot])
+            surprise = np.log(np.exp(logits).sum()) - logits[target]
+            losses[(TEXT, IMAGE)[modality]].append(surprise)
+    return {name: np.array(values) for name, values in losses.items()}
+
+
+@pytest.mark.parametrize("streams", [ONE_STREAM, TWO_STREAMS], ids=len)
+def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
+    objective = NextToken(image_weight=0.25)
+    layout = objective.layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    group = random_group(layout, (TEXT, IMAGE), num_rows=3)
+    output = random_output(group)
+    loss, metrics = objective.task_loss(group, output, None)
+    text, image = (numpy_losses(group, output)[name] for name in (TEXT, IMAGE))
+    assert len(image) == 3 * SIZES.image_tokens
+    weight = len(text) + 0.25 * len(image)
+    expected = (text.sum() + 0.25 * image.sum()) / weight
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics["text_loss"], text.mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["image_loss"], image.mean(), rtol=1e-5)
+
+
+def test_every_held_token_but_the_first_is_a_next_token_target():
+    layouts = NextToken().layouts(SIZES, TWO_STREAMS)
+    for task, not_predicted in ((TEXT_TO_IMAGE, 1), (IMAGE_TO_TEXT, 2), (TEXT_ONLY, 1)):
+        group = random_group(layouts[task], (TEXT, IMAGE), num_rows=4)
+        held = targets = 0
+        for stream in group.streams.values():
+            held += int(jnp.sum((stream.position_BT >= 0).astype(jnp.int32)))
+            targets += int(jnp.sum((stream.target_modality_BT >= 0).astype(jnp.int32)))
+        assert targets == held - 4 * not_predicted
+
+
+def test_what_empty_slots_predict_does_not_matter():
+    layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
+    group = random_group(layout, (TEXT, IMAGE))
+    output = random_output(group)
+    logits_BTV = output.logits["text+image"]
+    empty_BT = group.streams["text+image"].position_BT < 0
+    assert empty_BT.any()
+    changed = GroupOutput(
+        {"text+image": jnp.where(empty_BT[..., None], 1e4, logits_BTV)}, {}
+    )
+    losses = [NextToken().task_loss(group, out, None)[0] for out in (output, changed)]
+    assert losses[0] == losses[1]
+
+
+def test_rows_without_targets_have_a_finite_loss_of_zero():
+    layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
+    row = lay_out(Document({"begin": [1]}), layout, (TEXT, IMAGE))
+    stream = row.streams["text+image"]
+    batched = {
+        field: jnp.asarray(getattr(stream, field))[None]
+        for field in stream.__dataclass_fields__
+    }
+    group = random_group(layout, (TEXT, IMAGE), 1).with_stream("text+image", **batched)
+    loss, metrics = NextToken().task_loss(group, random_output(group), None)
+    assert loss == 0.0
+    assert metrics == {"text_loss": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("objective", "metrics"),
+    [
+        (
+            NextToken(),
+            {
+                TEXT_TO_IMAGE: {"text_loss", "image_loss"},
+                IMAGE_TO_TEXT: {"text_loss", "image_loss"},
+                TEXT_ONLY: {"text_loss"},
+            },
+        ),
+        (
+            MaskedImage(),
+            {
+                TEXT_TO_IMAGE: {"image_loss"},
+                IMAGE_TO_TEXT: {"text_loss"},
+                TEXT_ONLY: {"text_loss"},
+            },
+        ),
+        (
+            ImageDiffusion(),
+            {
+                TEXT_TO_IMAGE: {"text_loss", "image_loss"},
+                IMAGE_TO_TEXT: {"text_loss", "image_loss"},
+                TEXT_ONLY: {"text_loss"},
+            },
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_total_is_the_weighted_sum_of_tasks_and_names_its_parts(objective, metrics):
+    patch_size = 3 if objective.continuous_images else 0
+    spec = tiny_spec(patch_size=patch_size)
+    batch = random_batch(objective, spec)
+    noise = {
+        task: jnp.ones_like(group.patch_BNP)
+        for task, group in batch.items()
+        if objective.continuous_images and task != TEXT_ONLY
+    }
+    outputs = {
+        task: random_output(group, patch_size=patch_size)
+        for task, group in batch.items()
+    }
+    total, reported = total_loss(objective, batch, noise, outputs)
+    # Show-o's weights: 1, 1 and 0.1.
+    parts = [float(reported[f"{task}/loss"]) for task in TASKS]
+    np.testing.assert_allclose(total, parts[0] + parts[1] + 0.1 * parts[2], rtol=1e-6)
+    named = {f"{task}/{part}" for task in TASKS for part in metrics[task] | {"loss"}}
+    assert set(reported) == named
+    assert min(parts) > 0
+
+
+def test_task_weights_scale_their_own_task_only():
+    losses = {TEXT_TO_IMAGE: jnp.asarray(2.0), TEXT_ONLY: jnp.asarray(3.0)}
+    weights = TaskWeights(text_to_image=0.5, image_to_text=7.0, text_only=2.0)
+    assert weights.total(losses) == 0.5 * 2.0 + 2.0 * 3.0

@@ -1,0 +1,72 @@
+"""The same experiment on one device and on eight gives the same losses."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.command_line import load_experiment
+from tests.training.tiny_experiment import tiny_experiment, with_mesh
+from unimod_jax.data import TextTokenizer, open_split, training_batches
+from unimod_jax.objectives import ImageDiffusion, MaskedImage
+from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def losses_and_trainer(
+    experiment: Experiment, num_steps: int
+) -> tuple[np.ndarray, Trainer]:
+    """The losses of the first steps."""
+    assembly = Assembly(experiment)
+    records = open_split(experiment.data, experiment.data.train_split)
+    captions = [caption for record in records for caption in record.captions]
+    dataset = training_batches(
+        experiment.data,
+        assembly.layouts,
+        assembly.rows,
+        records,
+        TextTokenizer.train(captions, assembly.vocabulary),
+        experiment.model.modalities,
+    )
+    trainer = make_trainer(assembly, iter(dataset), next(iter(dataset)))
+    losses = []
+    for _ in range(num_steps):
+        trainer.state, metrics = trainer.step(trainer.state, next(trainer.batches))
+        losses.append(float(metrics["loss"]))
+    return np.asarray(losses), trainer
+
+
+def test_the_demo_trains_alike_on_eight_devices(data_directory: Path):
+    demo = load_experiment("toy/demo")
+    data = dataclasses.replace(
+        demo.data, directory=str(data_directory), batch_size=24
+    )
+    demo = dataclasses.replace(demo, data=data)
+    one, _ = losses_and_trainer(demo, 3)
+    eight, trainer = losses_and_trainer(with_mesh(demo, data=2, fsdp=2, tensor=2), 3)
+    np.testing.assert_allclose(eight, one, rtol=2e-4)
+    query = trainer.state.params["transformer"]["run_0"]["block"]["query"]["text"]
+    assert len(query.sharding.device_set) == 8
+    assert query.addressable_shards[0].data.size == query.size // 4
+
+
+@pytest.mark.parametrize("axes", [{"data": 8}, {"fsdp": 8}, {"tensor": 2}], ids=str)
+def test_every_kind_of_sharding_gives_the_same_losses(data_directory: Path, axes):
+    experiment = tiny_experiment(data_directory)
+    one, _ = losses_and_trainer(experiment, 3)
+    sharded, _ = losses_and_trainer(with_mesh(experiment, **axes), 3)
+    np.testing.assert_allclose(sharded, one, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", [MaskedImage(), ImageDiffusion()], ids=str)
+def test_every_objective_learns_on_a_mesh(data_directory: Path, objective):
+    experiment = tiny_experiment(data_directory, objective, learning_rate=1e-2)
+    losses, trainer = losses_and_trainer(with_mesh(experiment, data=2, fsdp=2), 6)
+    assert losses[-1] < losses[0]
+    assert all(
+        bool(jax.numpy.isfinite(leaf).all())
+        for leaf in jax.tree.leaves(trainer.state.params)
+    )

@@ -1,0 +1,30 @@
+"""A tiny experiment on the real digits, and the data set it trains on, made once."""
+
+import dataclasses
+from pathlib import Path
+
+from unimod_jax.data import DataConfig
+from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.objectives import NextToken, Objective
+from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+
+
+def tiny_experiment(
+    data_directory: Path, objective: Objective | None = None, **training: object
+) -> Experiment:
+    """One routed layer of width 16 on one task: little to compile, all that is saved."""
+    steps = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1}
+    return Experiment(
+        objective=objective or NextToken(),
+        model=ModelConfig(width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8),
+        mod=MixtureOfDepths(routed_layers=(0,), keep_ratio=0.5),
+        data=DataConfig(directory=str(data_directory), batch_size=8, caption_tokens=9),
+        task_shares=TaskShares(text_to_image=1, image_to_text=0, text_only=0),
+        training=TrainingConfig(**(steps | training)),
+    )
+
+
+def with_mesh(experiment: Experiment, **axes: int) -> Experiment:
+    """The same experiment on a mesh."""
+    mesh = dataclasses.replace(experiment.mesh, **axes)
+    return dataclasses.replace(experiment, mesh=mesh)

@@ -1,0 +1,110 @@
+"""Everything that is measured of a trained run, in one pass over held-out records."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+from unimod_jax.data import Record, open_split, prepare
+from unimod_jax.evaluation.accuracy import (
+    Judged,
+    caption_prompts,
+    digit_prompts,
+    judge_captions,
+    judge_drawings,
+    names_digits,
+)
+from unimod_jax.evaluation.dense_twin import (
+    DenseTwinComparison,
+    compare_with_dense_twin,
+)
+from unimod_jax.evaluation.digit_classifier import DigitClassifier
+from unimod_jax.evaluation.routing_maps import RoutingMap, routing_maps
+from unimod_jax.evaluation.sampler import Sampler
+from unimod_jax.evaluation.trained_run import TrainedRun
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+
+SEED = 0
+"""Of drawings and of the noise in routing maps."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What was measured of a run.
+
+    Attributes:
+      trained: the run.
+      captions: held-out scans with generated captions; None if it cannot caption.
+      drawings: prompts with generated images; None if it cannot draw.
+      maps: what routed layers keep.
+      twin: its training step beside the dense twin's.
+      classifier_accuracy: of the judge of drawings, on real held-out scans; None for a
+        data set without digits.
+      records: the held-out records.
+      notes: sentences on what could not be measured.
+      seconds: part -> how long measuring it took.
+    """
+
+    trained: TrainedRun
+    captions: Judged | None
+    drawings: Judged | None
+    maps: list[RoutingMap]
+    twin: DenseTwinComparison
+    classifier_accuracy: float | None
+    records: Sequence[Record]
+    notes: list[str]
+    seconds: dict[str, float]
+
+
+def measure(
+    trained: TrainedRun, captions_limit: int | None, images: int, twin_seconds: float
+) -> Evaluation:
+    """Takes all measurements of an opened run; writes nothing."""
+    data = trained.experiment.data
+    prepare(data)
+    train_records = open_split(data, data.train_split)
+    records = open_split(data, data.test_split)[:]
+    shown = records[:captions_limit]
+    sampler, layouts = Sampler(trained), trained.assembly.layouts
+    has_digits = names_digits(records)
+    notes = [] if has_digits else [_NO_DIGITS]
+    seconds: dict[str, float] = {}
+    with _clock(seconds, "classifier"):
+        judge = DigitClassifier.fit(train_records) if has_digits else None
+        own_accuracy = judge.held_out_accuracy(records) if judge else None
+    captions = drawings = None
+    with _clock(seconds, "captions"):
+        if IMAGE_TO_TEXT in layouts:
+            captions = judge_captions(sampler, shown, has_digits)
+        else:
+            notes.append("The run was not trained to caption images.")
+    with _clock(seconds, "drawings"):
+        if TEXT_TO_IMAGE in layouts:
+            make_prompts = digit_prompts if has_digits else caption_prompts
+            prompts = make_prompts(records, images)
+            drawings = judge_drawings(sampler, prompts, judge, SEED)
+        else:
+            notes.append("The run was not trained to draw images.")
+    with _clock(seconds, "routing_maps"):
+        texts = [record.captions[0] for record in shown]
+        maps = routing_maps(trained, [r.image for r in shown], texts, seed=SEED)
+    with _clock(seconds, "dense_twin"):
+        twin = compare_with_dense_twin(trained, train_records, seconds=twin_seconds)
+    if twin.realised_saving is None:
+        notes.append("No layer is routed, so no FLOPs are saved.")
+    return Evaluation(
+        trained, captions, drawings, maps, twin, own_accuracy, records, notes, seconds
+    )
+
+
+_NO_DIGITS = (
+    "The data set has no captions that name the digit of their label, so captions and "
+    "drawings are shown but not graded."
+)
+
+
+@contextlib.contextmanager
+def _clock(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = round(time.perf_counter() - start, 2)

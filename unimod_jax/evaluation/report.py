@@ -1,0 +1,168 @@
+"""The report of a run: one HTML file with everything inside, written by `evaluate`."""
+
+import importlib.resources
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unimod_jax.evaluation.figures import line_chart, task_color
+from unimod_jax.evaluation.measurement import Evaluation
+from unimod_jax.evaluation.pictures import data_uri
+from unimod_jax.evaluation.report_sections import (
+    caption_section,
+    drawing_section,
+    routing_section,
+    twin_section,
+)
+from unimod_jax.training.metric_writer import read_metrics
+from unimod_jax.training.run_directory import experiment_to_json, write_atomically
+
+TEMPLATE = "report.html.jinja"
+_KEPT = re.compile(r"kept/run_\d+/([^/]+)/([^/]+)")
+
+
+def write_report(evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
+    """Writes report.html into the run directory.
+
+    Args:
+      evaluation: what was measured.
+      summary: its numbers, from `summary.summarize`.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"words": words, "percent": percent, "duration": duration}
+    environment.globals |= {"task_color": task_color, "data_uri": data_uri}
+    source = importlib.resources.files(__package__).joinpath(TEMPLATE)
+    page = environment.from_string(source.read_text(encoding="utf-8"))
+    run = evaluation.trained.run
+    write_atomically(run.report, page.render(contents(evaluation, summary)))
+
+
+def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the template shows."""
+    trained = evaluation.trained
+    experiment = trained.experiment
+    rows = read_metrics(trained.run.metrics) if trained.run.metrics.exists() else []
+    config = json.loads(experiment_to_json(experiment))
+    return {
+        "name": trained.run.path.resolve().name,
+        "objective": _spaced(type(experiment.objective).__name__),
+        "data_set": experiment.data.name,
+        "date": time.strftime("%d %B %Y, %H:%M"),
+        "summary": summary,
+        "losses": _loss_charts(rows),
+        "kept": _kept_charts(rows, experiment.mod.keep_ratio),
+        "drawings": drawing_section(evaluation),
+        "captions": caption_section(evaluation),
+        "routing": routing_section(evaluation),
+        "twin": twin_section(evaluation.twin),
+        "held_out": len(evaluation.records),
+        "config": _config_groups(config),
+        "sampling": experiment.sampling,
+    }
+
+
+def _loss_charts(rows: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
+    """One chart per task, with a line per modality."""
+    names = list(rows[-1]) if rows else []
+    tasks = sorted(name.split("/")[0] for name in names if name.endswith("/loss"))
+    charts = []
+    for task in sorted(tasks, key=lambda task: ("text_to" not in task, task)):
+        parts = {
+            name.split("/")[1].removesuffix("_loss"): [name]
+            for name in sorted(names)
+            if name.startswith(f"{task}/") and name.endswith("_loss")
+        }
+        charts.append(_chart(rows, task, parts, f"losses of {words(task)}"))
+    return charts
+
+
+def _kept_charts(
+    rows: Sequence[Mapping[str, float]], keep_ratio: float
+) -> list[dict[str, str]]:
+    """One chart per routed task: the share of tokens kept by stream, all layers."""
+    found = [
+        match for name in (rows[-1] if rows else ()) if (match := _KEPT.match(name))
+    ]
+    charts = []
+    for task in sorted({match[1] for match in found}, reverse=True):
+        parts: dict[str, list[str]] = {}
+        for match in found:
+            if match[1] == task:
+                parts.setdefault(match[2], []).append(match[0])
+        label = f"share of tokens kept in {words(task)}"
+        charts.append(_chart(rows, task, parts, label, level=keep_ratio))
+    return charts
+
+
+def _chart(
+    rows: Sequence[Mapping[str, float]],
+    task: str,
+    parts: Mapping[str, Sequence[str]],
+    label: str,
+    level: float | None = None,
+) -> dict[str, str]:
+    """A chart of one line per part: the mean of its metrics."""
+    needed = [name for names in parts.values() for name in names]
+    rows = [row for row in rows if all(name in row for name in needed)]
+    series = {
+        part: [float(np.mean([row[name] for name in names])) for row in rows]
+        for part, names in parts.items()
+    }
+    steps = [row["step"] for row in rows]
+    svg = line_chart(steps, series, task_color(task), label=label, level=level)
+    return {"task": task, "svg": svg}
+
+
+def _config_groups(
+    config: Mapping[str, Any],
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The experiment's parts, each with its fields and values as text."""
+
+    def fields(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+        found = []
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                found += fields(value, f"{prefix}{name}.")
+            else:
+                text = value if isinstance(value, str) else json.dumps(value)
+                found.append((prefix + name, text))
+        return found
+
+    return [(name, fields(tree)) for name, tree in config.items()]
+
+
+def words(name: str) -> str:
+    """A task or part in words: text_to_image is "text to image"."""
+    return name.replace("_", " ")
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage."""
+    return "–" if share is None else f"{100 * share:.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 1:
+        return f"{1000 * seconds:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _spaced(name: str) -> str:
+    """A class name in words: MaskedImage is "masked image"."""
+    return " ".join(np.char.lower(re.findall(r"[A-Z][a-z]*", name)))

@@ -1,0 +1,135 @@
+"""Which image positions the router of each layer and task keeps, over many rows.
+
+Whole documents go through the model once, as in training: text-to-image rows with
+their images hidden or noised by the objective, image-to-text rows as they are.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import cast
+
+import jax
+import numpy as np
+
+from unimod_jax import mod
+from unimod_jax.data import RowTemplates, document
+from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
+from unimod_jax.evaluation.trained_run import TrainedRun
+from unimod_jax.layout import IMAGE, Document, UnifiedBatch
+from unimod_jax.models.transformer import KeptReport
+from unimod_jax.objectives import TEXT_TO_IMAGE
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RoutingMap:
+    """How often one router kept each image token.
+
+    Attributes:
+      layer: index of the routed layer, from 0.
+      task: whose router.
+      share_N: float32 in [0, 1], the share of rows in which each image token was kept,
+        in raster order (channels last, for codes of colour images).
+    """
+
+    layer: int
+    task: str
+    share_N: np.ndarray
+
+    def picture(self, num_channels: int) -> np.ndarray:
+        """The map as a square picture, averaged over the channels of a pixel."""
+        side = round(np.sqrt(len(self.share_N)))
+        if side * side != len(self.share_N):
+            side = round(np.sqrt(len(self.share_N) // num_channels))
+        return self.share_N.reshape(side, side, -1).mean(axis=-1)
+
+
+def routing_maps(
+    trained: TrainedRun,
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    *,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> list[RoutingMap]:
+    """Maps of every routed layer and task that shows images.
+
+    Args:
+      trained: the run.
+      images: uint8 [image_size, image_size, image_channels] each, held out.
+      captions: one per image.
+      seed: of how text-to-image rows are hidden or noised.
+      batch_size: rows of each task that go through the model at once.
+
+    Returns:
+      By layer, then task; empty for a model without routed layers.
+    """
+    layouts = {
+        task: layout
+        for task, layout in trained.assembly.layouts.items()
+        if any(segment.modality == IMAGE for segment in layout.segments)
+        and any(layer.route_of(task) for layer in trained.assembly.spec.plan)
+    }
+    if not layouts or not len(images):
+        return []
+    modalities = trained.experiment.model.modalities
+    templates = {task: RowTemplates(layouts[task], modalities) for task in layouts}
+    pairs = list(zip(images, captions, strict=True))
+    run_model, key = jax.jit(_kept_by(trained)), jax.random.key(seed)
+    kept: dict[tuple[int, str], np.ndarray] = collections.defaultdict(
+        lambda: np.zeros(trained.assembly.spec.image_tokens)
+    )
+    for index, (rows, num_rows) in enumerate(in_batches(pairs, batch_size)):
+        batch = {
+            task: templates[task].stack([_fill(trained, task, *row) for row in rows])
+            for task in layouts
+        }
+        batch_key = jax.random.fold_in(key, index)
+        reports = run_model(trained.variables, batch, batch_key)
+        count_kept(reports, batch, num_rows, trained.assembly.spec.plan, kept)
+    return [
+        RoutingMap(layer, task, (kept[layer, task] / len(pairs)).astype(np.float32))
+        for layer, task in sorted(kept)
+    ]
+
+
+def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Document:
+    return document(
+        trained.layout(task),
+        trained.experiment.data,
+        trained.assembly.vocabulary,
+        caption_ids=trained.tokenizer.encode(caption),
+        image=image,
+    )
+
+
+def _kept_by(trained: TrainedRun):
+    def kept(variables: dict, batch: UnifiedBatch, key: jax.Array) -> list[KeptReport]:
+        seen, _ = trained.experiment.objective.corrupt(batch, key)
+        if TEXT_TO_IMAGE in batch:
+            seen = {**batch, TEXT_TO_IMAGE: seen[TEXT_TO_IMAGE]}
+        _, reports = trained.model.apply(variables, seen)
+        return cast(list[KeptReport], reports)
+
+    return kept
+
+
+def count_kept(
+    reports: list[KeptReport],
+    batch: UnifiedBatch,
+    num_rows: int,
+    plan: mod.LayerPlan,
+    kept: dict[tuple[int, str], np.ndarray],
+) -> None:
+    """Adds the first num_rows rows of a batch to the counts per layer and task."""
+    first_layer = 0
+    for (_, length), report in zip(mod.runs(plan), reports, strict=True):
+        for task, streams in report.items():
+            for name, kept_LBT in streams.items():
+                patch_index_BT = batch[task].streams[name].patch_index_BT[:num_rows]
+                is_image_BT = patch_index_BT >= 0
+                for offset in range(length):
+                    kept_BT = np.asarray(kept_LBT[offset])[:num_rows]
+                    chosen = patch_index_BT[is_image_BT & kept_BT]
+                    np.add.at(kept[first_layer + offset, task], chosen, 1)
+        first_layer += length

@@ -1,0 +1,167 @@
+"""Images for prompts and captions for images, from a trained run.
+
+Rows go through in batches of one fixed size, so each direction is compiled once; the
+last batch is filled up with copies of its last row, which are thrown away.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from unimod_jax.data import (
+    RowTemplates,
+    codes_to_pixels,
+    document,
+    patches_to_pixels,
+)
+from unimod_jax.evaluation.trained_run import TrainedRun
+from unimod_jax.generation import GuidedRows, caption_images, draw_images
+from unimod_jax.layout import Document, TokenGroup
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+
+BATCH_SIZE = 40
+
+
+class Sampler:
+    """Draws and captions with a trained run; the same seed gives the same images."""
+
+    def __init__(self, trained: TrainedRun, batch_size: int = BATCH_SIZE) -> None:
+        """Compiles nothing yet.
+
+        Args:
+          trained: the run.
+          batch_size: rows that go through the model at once.
+        """
+        self._trained = trained
+        self._batch_size = batch_size
+        self._draw_batch = jax.jit(_drawing(trained))
+        self._caption_batch = jax.jit(_captioning(trained))
+
+    def draw(self, prompts: Sequence[str], seed: int) -> np.ndarray:
+        """One image per prompt, with the run's own `sampling` settings.
+
+        Args:
+          prompts: texts; an empty one draws without a prompt.
+          seed: of all randomness; batch b uses the b-th key folded from it.
+
+        Returns:
+          uint8 [len(prompts), image_size, image_size, image_channels].
+
+        Raises:
+          DataError: if a prompt has more tokens than the layout has slots.
+          RunError: if the run was not trained to draw.
+        """
+        experiment = self._trained.experiment
+        layout = self._trained.layout(TEXT_TO_IMAGE)
+        templates = RowTemplates(layout, experiment.model.modalities)
+        documents = [self._prompted(prompt) for prompt in prompts]
+        without = templates.stack([self._prompted(None)] * self._batch_size)
+        scale, key = experiment.sampling.guidance, jax.random.key(seed)
+        to_pixels = (
+            patches_to_pixels
+            if experiment.objective.continuous_images
+            else codes_to_pixels
+        )
+        images = []
+        for index, (rows, num_rows) in enumerate(
+            in_batches(documents, self._batch_size)
+        ):
+            guided = GuidedRows.pair(templates.stack(rows), without, scale)
+            batch_key = jax.random.fold_in(key, index)
+            drawn = np.asarray(
+                self._draw_batch(self._trained.variables, guided, batch_key)
+            )
+            images += [to_pixels(one, experiment.data) for one in drawn[:num_rows]]
+        return np.stack(images) if images else _no_images(self._trained)
+
+    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
+        """The greedy caption of each image, cut at its end token.
+
+        Args:
+          images: uint8 [image_size, image_size, image_channels] each.
+
+        Raises:
+          DataError: if an image has another size.
+          RunError: if the run was not trained to caption.
+        """
+        trained = self._trained
+        layout = trained.layout(IMAGE_TO_TEXT)
+        templates = RowTemplates(layout, trained.experiment.model.modalities)
+        documents = [
+            document(
+                layout,
+                trained.experiment.data,
+                trained.assembly.vocabulary,
+                caption_ids=None,
+                image=image,
+            )
+            for image in images
+        ]
+        captions = []
+        for rows, num_rows in in_batches(documents, self._batch_size):
+            shown = templates.stack(rows)
+            ids = np.asarray(self._caption_batch(trained.variables, shown))
+            captions += [self._text_of(row) for row in ids[:num_rows]]
+        return captions
+
+    def _prompted(self, prompt: str | None) -> Document:
+        trained = self._trained
+        return document(
+            trained.layout(TEXT_TO_IMAGE),
+            trained.experiment.data,
+            trained.assembly.vocabulary,
+            caption_ids=trained.tokenizer.encode(prompt or ""),
+            image=None,
+            where=f"the prompt {prompt!r}",
+        )
+
+    def _text_of(self, ids: np.ndarray) -> str:
+        ended = np.flatnonzero(ids == self._trained.assembly.vocabulary.END)
+        return self._trained.tokenizer.decode(ids[: ended[0]] if len(ended) else ids)
+
+
+def in_batches[Item](
+    items: Sequence[Item], batch_size: int
+) -> Iterator[tuple[list[Item], int]]:
+    """Lists of exactly batch_size items, and how many of each are not filling."""
+    for start in range(0, len(items), batch_size):
+        batch = list(items[start : start + batch_size])
+        yield batch + batch[-1:] * (batch_size - len(batch)), len(batch)
+
+
+def _drawing(trained: TrainedRun) -> Callable:
+    def draw(variables: dict, guided: GuidedRows, key: jax.Array) -> jax.Array:
+        return draw_images(
+            trained.experiment.objective,
+            lambda group: trained.forward(variables, group),
+            guided,
+            trained.experiment.sampling,
+            trained.assembly.image_codes,
+            key,
+        )
+
+    return draw
+
+
+def _captioning(trained: TrainedRun) -> Callable:
+    vocabulary = trained.assembly.vocabulary
+    ids = np.arange(vocabulary.size)
+    known = trained.tokenizer.pieces.get_vocab_size()
+    is_text = (ids >= vocabulary.text_start) & (ids < vocabulary.text_start + known)
+    allowed = is_text | (ids == vocabulary.END)
+
+    def caption(variables: dict, shown: TokenGroup) -> jax.Array:
+        return caption_images(
+            lambda group: trained.forward(variables, group),
+            GuidedRows(shown, 1.0),
+            allowed,
+        )
+
+    return caption
+
+
+def _no_images(trained: TrainedRun) -> np.ndarray:
+    data = trained.experiment.data
+    shape = (0, data.image_size, data.image_size, data.image_channels)
+    return np.zeros(shape, np.uint8)

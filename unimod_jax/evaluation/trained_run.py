@@ -1,0 +1,130 @@
+"""A trained run, opened for use: its newest whole checkpoint and what goes with it.
+
+Opening needs the run directory alone: shapes follow from the configuration, the text
+tokenizer is saved beside the checkpoints, and the data set is not touched.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+
+from unimod_jax.data import RowTemplates, TextTokenizer, document
+from unimod_jax.layout import TaskLayout, TokenGroup, UnifiedBatch
+from unimod_jax.models import UnifiedModel
+from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
+from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
+from unimod_jax.training.checkpoint import RunCheckpoints
+from unimod_jax.training.optimizer import make_optimizer
+from unimod_jax.training.state import make_state
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    """What sampling and evaluation need of a run.
+
+    Attributes:
+      run: its directory.
+      experiment: what was trained.
+      assembly: what follows from the experiment.
+      tokenizer: the run's own.
+      model: the model.
+      variables: its parameters and router thresholds, on one device.
+      step: the step of the checkpoint they come from.
+    """
+
+    run: RunDirectory
+    experiment: Experiment
+    assembly: Assembly
+    tokenizer: TextTokenizer
+    model: UnifiedModel
+    variables: dict
+    step: int
+
+    def layout(self, task: str) -> TaskLayout:
+        """A task's layout.
+
+        Raises:
+          RunError: if the run was trained without the task.
+        """
+        layouts = self.assembly.layouts
+        if task not in layouts:
+            raise RunError(
+                f"{self.run.path} was trained on {sorted(layouts)} and cannot do "
+                f"{task}; train a run whose task_shares.{task} is at least 1."
+            )
+        return layouts[task]
+
+    def forward(self, variables: dict, group: TokenGroup):
+        """The model's output on one task group."""
+        task = group.layout.task
+        outputs, _ = self.model.apply(variables, {task: group})
+        return outputs[task]
+
+
+def open_run(path: str | os.PathLike[str]) -> TrainedRun:
+    """Opens a run directory at its newest checkpoint that can be read.
+
+    A checkpoint that cannot be read is named in a warning and passed over.
+
+    Raises:
+      RunError: if this is not a run directory, or has no readable checkpoint.
+      DataError: if its tokenizer is missing or damaged.
+    """
+    run = RunDirectory(Path(path))
+    experiment = run.read_experiment()
+    assembly = Assembly(experiment)
+    if not run.checkpoints.is_dir():
+        raise _untrained(run)
+    tokenizer = TextTokenizer.load(run.tokenizer, assembly.vocabulary)
+    model = UnifiedModel(assembly.spec)
+    checkpoints = RunCheckpoints(run.checkpoints, experiment.training)
+    try:
+        restored = checkpoints.restore(_state_shapes(assembly, model))
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise _untrained(run)
+    state, step = restored
+    return TrainedRun(
+        run, experiment, assembly, tokenizer, model, state.variables(), step
+    )
+
+
+def _untrained(run: RunDirectory) -> RunError:
+    return RunError(
+        f"{run.path} has no checkpoint yet; train it until its first checkpoint is "
+        f"saved, or give another run directory."
+    )
+
+
+def _state_shapes(assembly: Assembly, model: UnifiedModel) -> TrainState:
+    """Shapes of the training state, all on one device, without computing anything."""
+    training = assembly.experiment.training
+    mesh, example = make_mesh(MeshConfig()), _empty_rows(assembly)
+    optimizer = make_optimizer(training)
+
+    def fresh() -> TrainState:
+        rules = ShardingRules()
+        return make_state(model, optimizer, example, training.seed, mesh, rules)[0]
+
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(fresh)
+    device = jax.sharding.SingleDeviceSharding(mesh.devices.item())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        shapes,
+    )
+
+
+def _empty_rows(assembly: Assembly) -> UnifiedBatch:
+    """One row of every task that shows nothing, for shapes."""
+    experiment = assembly.experiment
+    rows = {}
+    for task, layout in assembly.layouts.items():
+        row = document(
+            layout, experiment.data, assembly.vocabulary, caption_ids=None, image=None
+        )
+        rows[task] = RowTemplates(layout, experiment.model.modalities).stack([row])
+    return rows
