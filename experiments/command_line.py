@@ -93,7 +93,9 @@ def one_sentence_errors() -> Iterator[None]:
                 "the disk is full and the last write failed; what was saved before is "
                 "intact: free some space and run the same command again."
             )
-        raise
+        _fail(
+            f"{error.filename or 'a file'} cannot be used ({error.strerror or error})."
+        )
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to resume from the last checkpoint.")
 
@@ -107,3 +109,5 @@ def show_log() -> None:
     """Prints this project's log lines on stderr, and only warnings of others."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("unimod_jax").setLevel(logging.INFO)
+    # Orbax logs every thread's traceback before it raises the one error that we report.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -214,11 +214,24 @@ def nothing_is_left_for_later(path: str, source: str) -> Iterator[str]:
 def mod_never_means_modality(path: str, source: str) -> Iterator[str]:
     """No name that this code gives has mod or mods as one of its words.
 
-    The package unimod_jax.mod (Mixture-of-Depths) keeps its name; `UniMoD...` and
-    `UniMod...` are the paper's. Names that others gave, like jnp.mod, are only used.
+    The package unimod_jax.mod (Mixture-of-Depths) keeps its name, and so does the field
+    of a configuration that sets it up (`mod: ...` in a class, `mod=...` in a call);
+    `UniMoD...` and `UniMod...` are the paper's. Names that others gave, like jnp.mod,
+    are only used.
     """
     names = [(1, Path(path).stem)] if Path(path).stem != "mod" else []
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    fields = {
+        statement.target
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+        and ast.unparse(statement.target) == "mod"
+    }
+    for node in ast.walk(tree):
+        if node in fields or (isinstance(node, ast.keyword) and node.arg == "mod"):
+            continue
         names += [(getattr(node, "lineno", 1), name) for name in _given_names(node)]
     for line, name in names:
         words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name.replace("UniMo", ""))

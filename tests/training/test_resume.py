@@ -138,15 +138,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(
     )
     with pytest.raises(RunError, match=r"became (nan|inf) at step \d"):
         train(experiment, tmp_path)
-    checkpoints = RunCheckpoints(RunDirectory(tmp_path).checkpoints, experiment.training)
+    checkpoints = RunCheckpoints(
+        RunDirectory(tmp_path).checkpoints, experiment.training
+    )
     for step in checkpoints.steps():
         arrays = final_arrays(RunDirectory(tmp_path))
         assert all(np.isfinite(array).all() for array in arrays.values()), step
 
 
-def test_only_the_newest_checkpoints_are_kept(
-    data_directory: Path, tmp_path: Path
-):
+def test_only_the_newest_checkpoints_are_kept(data_directory: Path, tmp_path: Path):
     experiment = tiny_experiment(data_directory, checkpoint_every=1, keep_checkpoints=2)
     run = train(experiment, tmp_path)
     checkpoints = RunCheckpoints(run.checkpoints, experiment.training)

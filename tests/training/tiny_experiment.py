@@ -16,7 +16,9 @@ def tiny_experiment(
     steps = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1}
     return Experiment(
         objective=objective or NextToken(),
-        model=ModelConfig(width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8),
+        model=ModelConfig(
+            width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
+        ),
         mod=MixtureOfDepths(routed_layers=(0,), keep_ratio=0.5),
         data=DataConfig(directory=str(data_directory), batch_size=8, caption_tokens=9),
         task_shares=TaskShares(text_to_image=1, image_to_text=0, text_only=0),

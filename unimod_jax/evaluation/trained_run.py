@@ -79,7 +79,7 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
         raise _untrained(run)
     tokenizer = TextTokenizer.load(run.tokenizer, assembly.vocabulary)
     model = UnifiedModel(assembly.spec)
-    checkpoints = RunCheckpoints(run.checkpoints, experiment.training)
+    checkpoints = RunCheckpoints(run.checkpoints, experiment.training, read_only=True)
     try:
         restored = checkpoints.restore(_state_shapes(assembly, model))
     finally:

@@ -101,6 +101,4 @@ def caption_images(
       guided: rows that show an image, unguided, with an empty caption segment.
       allowed_V: boolean, text ids and the end token.
     """
-    return decode_segment(
-        forward, guided, "caption", allowed_V, 0.0, jax.random.key(0)
-    )
+    return decode_segment(forward, guided, "caption", allowed_V, 0.0, jax.random.key(0))

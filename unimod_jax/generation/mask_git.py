@@ -62,8 +62,8 @@ def reveal_codes(
         num_hidden = jnp.floor(num_tokens * jnp.cos(0.5 * jnp.pi * progress))
         rank_BN = jnp.argsort(jnp.argsort(certainty_BN, axis=1), axis=1)
         hide_BN = hidden_BN & (rank_BN.astype(jnp.float32) < num_hidden)
-        last = index + 1 == num_steps
-        return jnp.where(hide_BN & ~last, -1, sampled_BN), key
+        is_last = jnp.asarray(index + 1 == num_steps)
+        return jnp.where(hide_BN & ~is_last, -1, sampled_BN), key
 
     code_BN = jnp.full((guided.num_images, num_tokens), -1, jnp.int32)
     code_BN, _ = jax.lax.fori_loop(0, num_steps, step, (code_BN, key))

@@ -105,9 +105,18 @@ class TaskLayout:
         )
 
     def is_causal(self, stream: str) -> bool:
-        """Whether a stream's tokens are revealed one by one, as in decoding."""
-        segments = self.segments_of(stream)
-        return not self.reads_whole_row and not all(s.bidirectional for s in segments)
+        """Whether a stream's tokens are revealed one by one, as in decoding.
+
+        They are not where they all stand in one bidirectional span.
+        """
+        stored = [
+            index
+            for index, segment in enumerate(self.segments)
+            if self.stream_of(segment).name == stream
+        ]
+        stretch = self.segments[min(stored) : max(stored) + 1] if stored else ()
+        one_span = all(segment.bidirectional for segment in stretch)
+        return not self.reads_whole_row and not one_span
 
     def predicts(self, stream: str) -> bool:
         """Whether the vocabulary head has anything to read in a stream."""

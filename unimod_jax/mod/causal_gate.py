@@ -62,4 +62,6 @@ class CausalGate(nn.Module):
         quantile = score_quantile(score_BT, valid_BT, keep_ratio)
         sample = jnp.stack([quantile, jnp.ones((), jnp.float32)])
         state = self.running[stream]
-        state.value = _MEMORY * state.value + (1.0 - _MEMORY) * sample
+        moved = _MEMORY * state.value + (1.0 - _MEMORY) * sample
+        # A stream without tokens has no quantile: its threshold stays.
+        state.value = jnp.where(jnp.any(valid_BT), moved, state.value)

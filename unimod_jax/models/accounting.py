@@ -48,9 +48,7 @@ def row_forward_flops(spec: ModelSpec, layout: TaskLayout) -> int:
             total += 2 * spec.config.width * layout.row_length
         total += layer_forward_flops(spec, kept)
     predicting = sum(
-        layout.num_tokens(name)
-        for name in layout.stream_names
-        if layout.predicts(name)
+        layout.num_tokens(name) for name in layout.stream_names if layout.predicts(name)
     )
     total += 2 * spec.config.width * spec.vocabulary_size * predicting
     total += 4 * spec.config.width * spec.patch_size * layout.num_patches

@@ -85,9 +85,7 @@ class TokenEmbedding(nn.Module):
                 initializers.lecun_normal(), ("patch", "embed")
             )
             self.patch = self.param("patch", linear, (self.patch_size, self.width))
-            self.time = self.param(
-                "time", linear, (2 * _TIME_FREQUENCIES, self.width)
-            )
+            self.time = self.param("time", linear, (2 * _TIME_FREQUENCIES, self.width))
 
     def __call__(
         self, stream: TokenStream, patch_BNP: jax.Array, time_B: jax.Array

@@ -44,9 +44,7 @@ class Layer(nn.Module):
             route.task: mod.TaskRouter(streams, self.config.width)
             for route in self.spec.routes
         }
-        self.gates = {
-            route.task: mod.CausalGate(streams) for route in self.spec.routes
-        }
+        self.gates = {route.task: mod.CausalGate(streams) for route in self.spec.routes}
 
     def __call__(
         self, hidden: Hidden, geometry: dict[str, GroupGeometry]
@@ -72,9 +70,7 @@ class Layer(nn.Module):
             name: self._select(name, score[name], where, route) for name in streams
         }
         weight = {name: mod.gentle_weight(score[name]) for name in streams}
-        delta = mod.routed_delta(
-            self.block, streams, where.streams, selection, weight
-        )
+        delta = mod.routed_delta(self.block, streams, where.streams, selection, weight)
         return delta, {name: chosen.kept_BT for name, chosen in selection.items()}
 
     def _select(

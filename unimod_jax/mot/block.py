@@ -104,6 +104,4 @@ class TransformerBlock(nn.Module):
 
 
 def _split_heads(streams: Streams, num_heads: int) -> dict[str, jax.Array]:
-    return {
-        name: x.reshape(*x.shape[:2], num_heads, -1) for name, x in streams.items()
-    }
+    return {name: x.reshape(*x.shape[:2], num_heads, -1) for name, x in streams.items()}

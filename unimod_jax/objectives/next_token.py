@@ -88,6 +88,4 @@ class NextToken:
     ) -> tuple[jax.Array, Metrics]:
         """Weighted mean cross-entropy of the task's targets."""
         del noise
-        return token_loss(
-            group, output.logits, {TEXT: 1.0, IMAGE: self.image_weight}
-        )
+        return token_loss(group, output.logits, {TEXT: 1.0, IMAGE: self.image_weight})

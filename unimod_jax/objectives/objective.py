@@ -104,9 +104,7 @@ def total_loss(
     """
     losses, metrics = {}, {}
     for task, group in seen.items():
-        losses[task], parts = objective.task_loss(
-            group, outputs[task], noise.get(task)
-        )
+        losses[task], parts = objective.task_loss(group, outputs[task], noise.get(task))
         metrics[f"{task}/loss"] = losses[task]
         metrics |= {f"{task}/{name}": value for name, value in parts.items()}
     return objective.task_weights.total(losses), metrics

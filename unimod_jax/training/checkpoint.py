@@ -19,8 +19,17 @@ logger = logging.getLogger(__name__)
 class RunCheckpoints:
     """The checkpoints of one run directory."""
 
-    def __init__(self, directory: Path, config: TrainingConfig):
-        """Opens (or makes) the directory."""
+    def __init__(
+        self, directory: Path, config: TrainingConfig, *, read_only: bool = False
+    ):
+        """Opens (or makes) the directory.
+
+        Args:
+          directory: holds one folder per checkpoint.
+          config: how often to save, and how many to keep.
+          read_only: leaves half-written checkpoints alone, because the run that writes
+            them may still be going; a training run removes what an earlier one left.
+        """
         from orbax.checkpoint import v1 as ocp
 
         self._directory = directory
@@ -30,7 +39,7 @@ class RunCheckpoints:
             preservation_policy=ocp.training.preservation_policies.LatestN(
                 config.keep_checkpoints
             ),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not read_only,
         )
 
     def steps(self) -> list[int]:

@@ -155,7 +155,9 @@ class Assembly:
     def layouts_of(self, spec: ModelSpec) -> dict[str, TaskLayout]:
         """The layouts a model with other streams, such as the dense twin, needs."""
         data = self.experiment.data
-        sizes = SequenceSizes(data.caption_tokens, data.num_image_codes, data.num_patches)
+        sizes = SequenceSizes(
+            data.caption_tokens, data.num_image_codes, data.num_patches
+        )
         every = self.experiment.objective.layouts(sizes, spec.untying.streams())
         return {task: every[task] for task in self.rows}
 

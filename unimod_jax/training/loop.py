@@ -141,9 +141,7 @@ def train(experiment: Experiment, run_dir: Path) -> RunDirectory:
     return run
 
 
-def run_steps(
-    trainer: Trainer, run: RunDirectory, checkpoints: RunCheckpoints
-) -> None:
+def run_steps(trainer: Trainer, run: RunDirectory, checkpoints: RunCheckpoints) -> None:
     """Takes the steps that are left, writing metrics and checkpoints on the way."""
     config = trainer.assembly.experiment.training
     first_step = int(trainer.state.step)

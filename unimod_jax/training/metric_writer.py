@@ -20,7 +20,9 @@ class MetricWriter:
         from tensorboardX import SummaryWriter
 
         if run.metrics.exists():
-            kept = [row for row in read_metrics(run.metrics) if row["step"] <= first_step]
+            kept = [
+                row for row in read_metrics(run.metrics) if row["step"] <= first_step
+            ]
             text = "".join(json.dumps(row) + "\n" for row in kept)
             write_atomically(run.metrics, text)
         self._file = run.metrics.open("a")

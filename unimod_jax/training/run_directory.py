@@ -1,12 +1,12 @@
 """A run directory: what is where, and the refusal to mix two configurations in one.
 
-    config.json       the experiment, every field
-    tokenizer.json    the text tokenizer trained on its captions
-    checkpoints/      Orbax: state, random key, data iterator
-    metrics.jsonl     one row per logged step
-    tensorboard/      the same for TensorBoard
-    summary.json      results of `evaluate`
-    report.html       the picture of it all
+config.json       the experiment, every field
+tokenizer.json    the text tokenizer trained on its captions
+checkpoints/      Orbax: state, random key, data iterator
+metrics.jsonl     one row per logged step
+tensorboard/      the same for TensorBoard
+summary.json      results of `evaluate`
+report.html       the picture of it all
 """
 
 import dataclasses
