@@ -1,4 +1,4 @@
-"""What all commands share: finding an experiment, overriding it, failing in a sentence."""
+"""What commands share: finding an experiment, overriding it, failing in a sentence."""
 
 import contextlib
 import errno
@@ -111,3 +111,14 @@ def show_log() -> None:
     logging.getLogger("unimod_jax").setLevel(logging.INFO)
     # Orbax logs every thread's traceback before it raises the one error that we report.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def keep_compiled_programs() -> None:
+    """Keeps what XLA compiled under .cache/ for the next command of this machine.
+
+    Called by real processes only: it is a setting of the whole process.
+    """
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)

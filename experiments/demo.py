@@ -10,7 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_line import load_experiment, one_sentence_errors, show_log
+from experiments.command_line import (
+    keep_compiled_programs,
+    load_experiment,
+    one_sentence_errors,
+    show_log,
+)
 from experiments.evaluate import summary_lines
 
 
@@ -45,4 +50,5 @@ def _say(*lines: str) -> None:
 
 
 if __name__ == "__main__":
+    keep_compiled_programs()
     main()

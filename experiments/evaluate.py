@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.command_line import one_sentence_errors, show_log
+from experiments.command_line import (
+    keep_compiled_programs,
+    one_sentence_errors,
+    show_log,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,4 +75,5 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled_programs()
     main()

@@ -9,7 +9,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_line import one_sentence_errors, show_log
+from experiments.command_line import (
+    keep_compiled_programs,
+    one_sentence_errors,
+    show_log,
+)
 
 _LARGEST_BATCH = 64
 _GAP = 4
@@ -93,4 +97,5 @@ def _seed(text: str) -> int:
 
 
 if __name__ == "__main__":
+    keep_compiled_programs()
     main()

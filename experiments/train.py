@@ -10,6 +10,7 @@ from pathlib import Path
 
 from experiments.command_line import (
     experiment_names,
+    keep_compiled_programs,
     load_experiment,
     one_sentence_errors,
     override,
@@ -54,4 +55,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    keep_compiled_programs()
     main()

@@ -64,16 +64,27 @@ def xla_chunked(
     T and S are arbitrary: they are split into equal chunks, padded by less than one
     token per chunk. Supports reverse mode only (`jax.custom_vjp`).
     """
-    queries = _Queries(q_BTHE, window_start_BT, window_end_BT)
-    return _attention(scale, queries, _Keys(k_BSGE, v_BSGE, key_position_BS))
+    return _attention(
+        scale, q_BTHE, k_BSGE, v_BSGE, window_start_BT, window_end_BT, key_position_BS
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(scale: float, queries: _Queries, keys: _Keys) -> jax.Array:
-    return _attention_forward(scale, queries, keys)[0]
+def _attention(scale: float, *arrays: jax.Array) -> jax.Array:
+    return _attention_forward(scale, *arrays)[0]
 
 
-def _attention_forward(scale: float, queries: _Queries, keys: _Keys) -> tuple:
+def _attention_forward(
+    scale: float,
+    q_BTHE: jax.Array,
+    k_BSGE: jax.Array,
+    v_BSGE: jax.Array,
+    window_start_BT: jax.Array,
+    window_end_BT: jax.Array,
+    key_position_BS: jax.Array,
+) -> tuple:
+    queries = _Queries(q_BTHE, window_start_BT, window_end_BT)
+    keys = _Keys(k_BSGE, v_BSGE, key_position_BS)
     key_chunks = _key_chunks(keys)
 
     def attend(query_chunk: _Queries) -> tuple:
@@ -109,8 +120,9 @@ def _attention_backward(scale: float, residuals: tuple, dout_BTHE: jax.Array) ->
 
     dq = jnp.zeros(query_chunks.q.shape, jnp.float32)
     dq, (dk, dv) = jax.lax.scan(visit_key_chunk, dq, _key_chunks(keys))
-    dqueries = _Queries(_merge_queries(dq, queries.q), None, None)
-    return dqueries, _Keys(_merge_keys(dk, keys.k), _merge_keys(dv, keys.v), None)
+    dq = _merge_queries(dq, queries.q)
+    dk, dv = _merge_keys(dk, keys.k), _merge_keys(dv, keys.v)
+    return dq, dk, dv, None, None, None  # windows and positions have no gradient
 
 
 _attention.defvjp(_attention_forward, _attention_backward)

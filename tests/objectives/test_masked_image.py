@@ -14,7 +14,7 @@ from unimod_jax.objectives import (
     MaskedImage,
     SequenceSizes,
 )
-from unimod_jax.objectives.masked_image import hide_image_codes
+from unimod_jax.objectives.masked_image import choose_hidden, hide_image_codes
 
 NUM_ROWS, NUM_CODES = 64, 16
 SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_CODES, image_patches=4)
@@ -29,9 +29,14 @@ def hidden_and_whole(request):
     """(stream, image slots, rows with hidden codes, the same rows whole)."""
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES[request.param])[TEXT_TO_IMAGE]
     whole = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
-    hidden = jax.jit(hide_image_codes)(whole, jax.random.key(0))
+    hidden = hide_by_chance(whole, jax.random.key(0))
     stream, start, count = layout.slot_range("image")
     return stream, slice(start, start + count), hidden, whole
+
+
+@jax.jit
+def hide_by_chance(group, key):
+    return hide_image_codes(group, choose_hidden((NUM_ROWS, NUM_CODES), key))
 
 
 def is_hidden(stream, group):
@@ -80,10 +85,9 @@ def test_every_row_hides_at_least_one_code_and_rows_differ(hidden_and_whole):
 def test_the_hidden_share_follows_the_cosine_schedule():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
     group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
-    hide = jax.jit(hide_image_codes)
     share = np.concatenate(
         [
-            is_hidden(IMAGE, hide(group, jax.random.key(seed))).mean(axis=1)
+            is_hidden(IMAGE, hide_by_chance(group, jax.random.key(seed))).mean(axis=1)
             for seed in range(30)
         ]
     )
@@ -95,10 +99,9 @@ def test_the_hidden_share_follows_the_cosine_schedule():
 def test_each_place_is_hidden_equally_often():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
     group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
-    hide = jax.jit(hide_image_codes)
     share_N = np.mean(
         [
-            is_hidden(IMAGE, hide(group, jax.random.key(seed))).mean(axis=0)
+            is_hidden(IMAGE, hide_by_chance(group, jax.random.key(seed))).mean(axis=0)
             for seed in range(30)
         ],
         axis=0,
@@ -117,6 +120,17 @@ def test_only_text_to_image_rows_are_corrupted():
     assert is_hidden(IMAGE, seen[TEXT_TO_IMAGE]).any()
     without = {TEXT_ONLY: batch[TEXT_ONLY]}
     assert MaskedImage().corrupt(without, jax.random.key(0)) == (without, {})
+
+
+def test_understanding_rows_may_hide_a_share_of_their_codes_without_new_targets():
+    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[IMAGE_TO_TEXT]
+    group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
+    objective = MaskedImage(understanding_hidden_share=0.25)
+    seen, _ = objective.corrupt({IMAGE_TO_TEXT: group}, jax.random.key(0))
+    share = is_hidden(IMAGE, seen[IMAGE_TO_TEXT]).mean()
+    assert abs(share - 0.25) < 0.05
+    assert not (seen[IMAGE_TO_TEXT].streams[IMAGE].target_modality_BT >= 0).any()
+    assert seen[IMAGE_TO_TEXT].streams[TEXT] is group.streams[TEXT]
 
 
 def test_understanding_rows_predict_their_caption_and_nothing_else():

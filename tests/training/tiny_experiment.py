@@ -12,7 +12,7 @@ from unimod_jax.training import Experiment, TaskShares, TrainingConfig
 def tiny_experiment(
     data_directory: Path, objective: Objective | None = None, **training: object
 ) -> Experiment:
-    """One routed layer of width 16 on one task: little to compile, all that is saved."""
+    """One routed layer of width 16, one task: little to compile, all that is saved."""
     steps = {"steps": 6, "warmup_steps": 2, "checkpoint_every": 3, "log_every": 1}
     return Experiment(
         objective=objective or NextToken(),

@@ -1,4 +1,4 @@
-"""Classifier-free guidance (2207.12598): rows with and without their prompt, side by side.
+"""Classifier-free guidance (2207.12598): rows with and without prompt, side by side.
 
 `guided = without + scale * (with - without)`; scale 1 is no guidance and costs nothing,
 because then only the rows with a prompt are run. Show-o's g is scale - 1.

@@ -1,8 +1,8 @@
 """Iterative parallel decoding of hidden image codes (MaskGIT 2202.04200; Show-o).
 
-Every step samples all hidden codes at once and hides the least certain again, fewer each
-time. Show-o's released sampler multiplies its temperature by (1 - progress) cumulatively;
-here it falls linearly, as in MaskGIT.
+Every step samples all hidden codes at once and hides the least certain again, fewer
+each time. Show-o's released sampler multiplies its temperature by (1 - progress)
+cumulatively; here it falls linearly, as in MaskGIT.
 """
 
 import jax

@@ -8,6 +8,7 @@ deals them into streams (modality-major), so everything after it is order-free.
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from unimod_jax.layout.modality import IMAGE
 from unimod_jax.layout.task import TaskLayout
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
 from unimod_jax.layout.visibility import document_windows
-
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(TokenStream))
 
@@ -57,15 +57,17 @@ def lay_out(
             f"use {sorted(known)}."
         )
     slots = _slots_in_sequence_order(document, layout, modalities)
+    # Any: the fields are typed as jax.Array, and hold NumPy here (see `token_batch`).
+    patch_NP: Any = document.patch_NP
+    if patch_NP is None:
+        patch_NP = np.zeros((layout.num_patches, 0), np.float32)
+    time: Any = np.zeros((), np.float32)
     streams = {}
     for name in layout.stream_names:
         of_stream = slots["stream"] == layout.stream_names.index(name)
-        arrays = {field: slots[field][of_stream] for field in _FIELDS}
+        arrays: dict[str, Any] = {field: slots[field][of_stream] for field in _FIELDS}
         streams[name] = TokenStream(**arrays)
-    patch_NP = document.patch_NP
-    if patch_NP is None:
-        patch_NP = np.zeros((layout.num_patches, 0), np.float32)
-    return TokenGroup(streams, patch_NP, np.zeros((), np.float32), layout)
+    return TokenGroup(streams, patch_NP, time, layout)
 
 
 def _slots_in_sequence_order(

@@ -1,8 +1,9 @@
 """Modalities, and the streams they are stored in.
 
 A *modality* is what a token is (text, image, ...). A *stream* is where it is stored:
-modalities that no layer ever tells apart share one stream and keep sequence order there;
-modalities with towers of their own get streams of their own (modality-major storage).
+modalities that no layer ever tells apart share one stream and keep sequence order
+there; modalities with towers of their own get streams of their own (modality-major
+storage).
 """
 
 import dataclasses

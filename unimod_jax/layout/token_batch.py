@@ -2,6 +2,7 @@
 
 All arrays of a group share its rows B; a stream's arrays share its static slots T. The
 layout rides along as static data, so a jitted function is compiled once per layout.
+Fields are typed as the model sees them; on the host the same classes hold NumPy arrays.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ class TokenStream:
     """The tokens of one stream, in sequence order, all int32 [B, T].
 
     Attributes:
-      token_id_BT: vocabulary id; empty slots and continuous patches hold the padding id.
+      token_id_BT: vocabulary id; the padding id in empty slots and continuous patches.
       modality_BT: index into the model's modalities; -1 in empty slots.
       target_id_BT: id the token predicts: its successor's, or its own if in place.
       target_modality_BT: the target's modality; -1 where there is nothing to predict.

@@ -3,8 +3,8 @@
 A query sees a key iff `window_start <= key_position < window_end`. Causal text is
 `[document start, position + 1)`; a token of a bidirectional span, such as an image, is
 `[document start, span end)`; a row with a visible prefix (Show-o understanding) raises
-every end to the prefix's end. The same three vectors stay true when tokens are dropped by
-a router, regrouped by modality, packed with other documents or read from a cache.
+every end to the prefix's end. The same three vectors stay true when tokens are dropped
+by a router, regrouped by modality, packed with other documents or read from a cache.
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """UniMoD (arXiv 2502.06474): each task has its own router in each routed layer.
 
-A router scores tokens, a selection keeps a static capacity of them in sequence order, the
-layer runs on the kept tokens only, and what it adds is weighted by the score and put back;
-skipped tokens pass unchanged.
+A router scores tokens, a selection keeps a static capacity of them in sequence order,
+the layer runs on the kept tokens only, and what it adds is weighted by the score and
+put back; skipped tokens pass unchanged.
 Reading order: `layer_plan`, `capacity`, `task_router`, `selection`, `causal_gate`,
 `routed_layer`.
 """

@@ -1,10 +1,10 @@
 """The causal gate: a threshold on router scores that follows the keep ratio.
 
-Top-k over a causal row looks at later tokens. Here a token is kept when its score passes
-a threshold held as state, so training, prefill and decoding share one rule. After each
-training step the threshold moves towards that step's own (1 - keep ratio) quantile of
-scores: a controller in units of the scores, with no step size to tune (a fixed nudge
-makes the kept share swing, docs/decisions.md).
+Top-k over a causal row looks at later tokens. Here a token is kept when its score
+passes a threshold held as state, so training, prefill and decoding share one rule.
+After each training step the threshold moves towards that step's own (1 - keep ratio)
+quantile of scores: a controller in units of the scores, with no step size to tune (a
+fixed nudge makes the kept share swing, docs/decisions.md).
 """
 
 import jax

@@ -1,8 +1,9 @@
-"""A layer plan is data: for each layer, which tasks are routed and how many tokens stay.
+"""A layer plan is data: per layer, which tasks are routed and how many tokens stay.
 
 The layer kinds of UniMoD (2502.06474, figure 5) are plans: no routes is a dense layer,
-one route a text-to-image-routed or understanding-routed layer, all routes a shared layer
-(still one router per task). Runs of equal layers are scanned as one compiled body.
+one route a text-to-image-routed or understanding-routed layer, all routes a shared
+layer (still one router per task). Runs of equal layers are scanned as one compiled
+body.
 """
 
 import dataclasses

@@ -21,8 +21,8 @@ type Block = Callable[[_Streams, dict[str, AttentionGeometry]], _Streams]
 def move_rows(x_BTD: jax.Array, index_BC: jax.Array, inverse_BT: jax.Array):
     """Reads x[b, index[b, c]], zeros where the index is past the end.
 
-    `inverse_BT` is the inverse map (the place each token is read from, or past the end),
-    so the gradient is a gather too, never a scatter.
+    `inverse_BT` is the inverse map (the place each token is read from, or past the
+    end), so the gradient is a gather too, never a scatter.
 
     Args:
       x_BTD: [B, T, D].
@@ -56,7 +56,7 @@ def _take(x: jax.Array, index_BC: jax.Array, fill: float) -> jax.Array:
 def kept_geometry(
     geometry: AttentionGeometry, selection: Selection
 ) -> AttentionGeometry:
-    """Positions, windows and phases of the kept tokens; unused places are empty slots."""
+    """Positions, windows, phases of the kept tokens; unused places are empty slots."""
     index_BC = selection.index_BC
     return AttentionGeometry(
         position_BT=_take(geometry.position_BT, index_BC, -1),
@@ -70,7 +70,7 @@ def routed_delta(
     block: Block,
     streams: _Streams,
     geometry: dict[str, AttentionGeometry],
-    selection: dict[str, Selection],
+    selection: dict[str, Selection | None],
     weight: _Streams,
 ) -> _Streams:
     """What a routed layer adds to each token: weight * block delta, or zero if skipped.
@@ -79,22 +79,26 @@ def routed_delta(
       block: maps kept streams and their geometry to their delta.
       streams: stream -> [B, T, D].
       geometry: stream -> geometry of the same tokens.
-      selection: stream -> which tokens are kept.
+      selection: stream -> which tokens are kept; None keeps the stream as it stands,
+        with no gather at all.
       weight: stream -> float32 [B, T]; its gradient trains the router.
 
     Returns:
       stream -> [B, T, D].
     """
-    kept = {
-        name: move_rows(x, selection[name].index_BC, selection[name].slot_BT)
-        for name, x in streams.items()
-    }
-    where = {name: kept_geometry(geometry[name], selection[name]) for name in streams}
-    delta = block(kept, where)
+    kept, where = dict(streams), dict(geometry)
+    for name, chosen in selection.items():
+        if chosen is not None:
+            kept[name] = move_rows(streams[name], chosen.index_BC, chosen.slot_BT)
+            where[name] = kept_geometry(geometry[name], chosen)
     added = {}
-    for name, delta_BCD in delta.items():
-        index_BC, slot_BT = selection[name].index_BC, selection[name].slot_BT
-        weight_BC1 = move_rows(weight[name][..., None], index_BC, slot_BT)
+    for name, delta_BCD in block(kept, where).items():
+        weight_BT1, chosen = weight[name][..., None], selection[name]
+        if chosen is None:
+            added[name] = delta_BCD * weight_BT1.astype(delta_BCD.dtype)
+            continue
+        index_BC, slot_BT = chosen.index_BC, chosen.slot_BT
+        weight_BC1 = move_rows(weight_BT1, index_BC, slot_BT)
         weighted_BCD = delta_BCD * weight_BC1.astype(delta_BCD.dtype)
         added[name] = move_rows(weighted_BCD, slot_BT, index_BC)
     return added

@@ -2,7 +2,8 @@
 
 UniMoD names the router but not its form (2502.06474, section 4.1); its lineage is a
 linear map from width to one (2404.02258). The input is normalised without a learned
-scale, which the map would absorb; streams with towers of their own get a map of their own.
+scale, which the map would absorb; streams with towers of their own get a map of their
+own.
 """
 
 import jax
@@ -37,14 +38,10 @@ class TaskRouter(nn.Module):
     @nn.compact
     def __call__(self, streams: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Maps stream -> [B, T, D] to stream -> float32 scores [B, T]."""
-        weights = {
-            name: self.param(
-                name,
-                nn.with_logical_partitioning(
-                    initializers.normal(_INITIAL_SCALE), ("embed",)
-                ),
-                (self.width,),
-            )
+        normal = initializers.normal(_INITIAL_SCALE)
+        init = nn.with_logical_partitioning(normal, ("embed",))
+        weights: dict[str, jax.Array] = {
+            name: self.param(name, init, (self.width,), unbox=True)
             for name in self.streams
         }
         return {name: _score(x, weights[name]) for name, x in streams.items()}

@@ -1,8 +1,9 @@
 """Parameters and FLOPs of a model, counted from its spec and its layouts.
 
-Counted: every matrix product of the layers, attention over all key pairs (as executed by
-a dense mask), routers and heads. Not counted: norms, activations, softmax and embedding
-look-ups. A routed layer is charged for its static capacity, not for what was asked.
+Counted: every matrix product of the layers, attention over all key pairs (as executed
+by a dense mask), routers and heads. Not counted: norms, activations, softmax and
+embedding look-ups. A routed layer is charged for its static capacity, not for what was
+asked.
 """
 
 from collections.abc import Mapping

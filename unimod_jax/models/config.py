@@ -1,7 +1,7 @@
 """What a user chooses about a model: sizes, what is untied, what is routed.
 
-Three small frozen dataclasses, one per idea, and the functions that turn the two papers'
-choices into data: an untying map and a layer plan.
+Three small frozen dataclasses, one per idea, and the functions that turn the two
+papers' choices into data: an untying map and a layer plan.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ class ModelConfig:
       num_heads: H.
       num_kv_heads: G, dividing H.
       head_dim: E, even.
-      feed_forward_hidden: F; 0 follows Llama's rule (`mot.feed_forward.swiglu_width`).
+      feed_forward_hidden: F; 0 follows Llama's rule (`mot.swiglu_width`).
       rotary_theta: base of the rotary wavelengths, in tokens.
       norm_epsilon: of every RMS norm.
       image_positions: whether image tokens add a learned embedding of their raster
@@ -63,7 +63,7 @@ class ModelConfig:
 
     def block_config(self) -> mot.BlockConfig:
         """Sizes of each block."""
-        hidden = self.feed_forward_hidden or mot.feed_forward.swiglu_width(self.width)
+        hidden = self.feed_forward_hidden or mot.swiglu_width(self.width)
         return mot.BlockConfig(
             width=self.width,
             num_heads=self.num_heads,

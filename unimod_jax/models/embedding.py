@@ -1,8 +1,9 @@
 """In and out of the transformer: one shared table, one shared head, and image patches.
 
-Embeddings are the only parameters MoT leaves shared (2411.04996, section 2.3): a token's
-id already tells its modality. Continuous patches enter and leave by one linear map each,
-with the noise time added to what enters (Transfusion, 2408.11039, linear variant).
+Embeddings are the only parameters MoT leaves shared (2411.04996, section 2.3): a
+token's id already tells its modality. Continuous patches enter and leave by one linear
+map each, with the noise time added to what enters (Transfusion, 2408.11039, linear
+variant).
 """
 
 import jax
@@ -69,23 +70,29 @@ class TokenEmbedding(nn.Module):
     def setup(self) -> None:
         """Makes the tables."""
         table = initializers.normal(0.02)
-        self.table = self.param(
+        self.table: jax.Array = self.param(
             "table",
             nn.with_logical_partitioning(table, ("vocab", "embed")),
             (self.vocabulary_size, self.width),
+            unbox=True,
         )
         if self.num_image_positions:
-            self.image_position = self.param(
+            self.image_position: jax.Array = self.param(
                 "image_position",
                 nn.with_logical_partitioning(table, ("position", "embed")),
                 (self.num_image_positions, self.width),
+                unbox=True,
             )
         if self.patch_size:
             linear = nn.with_logical_partitioning(
                 initializers.lecun_normal(), ("patch", "embed")
             )
-            self.patch = self.param("patch", linear, (self.patch_size, self.width))
-            self.time = self.param("time", linear, (2 * _TIME_FREQUENCIES, self.width))
+            self.patch: jax.Array = self.param(
+                "patch", linear, (self.patch_size, self.width), unbox=True
+            )
+            self.time: jax.Array = self.param(
+                "time", linear, (2 * _TIME_FREQUENCIES, self.width), unbox=True
+            )
 
     def __call__(
         self, stream: TokenStream, patch_BNP: jax.Array, time_B: jax.Array
@@ -122,11 +129,12 @@ class SharedHead(nn.Module):
     @nn.compact
     def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
         """[B, T, D] -> float32 [B, T, num_outputs]."""
-        kernel = self.param(
+        kernel: jax.Array = self.param(
             "kernel",
             nn.with_logical_partitioning(
                 initializers.lecun_normal(), ("embed", self.axis)
             ),
             (self.width, self.num_outputs),
+            unbox=True,
         )
         return project(hidden_BTD, kernel).astype(jnp.float32)

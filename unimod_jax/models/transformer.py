@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from unimod_jax import mod
 from unimod_jax.layout import AttentionGeometry, TaskLayout
+from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.mot import BlockConfig, TransformerBlock, UntyingMap
 
 type Hidden = dict[str, dict[str, jax.Array]]
@@ -71,16 +72,24 @@ class Layer(nn.Module):
         }
         weight = {name: mod.gentle_weight(score[name]) for name in streams}
         delta = mod.routed_delta(self.block, streams, where.streams, selection, weight)
-        return delta, {name: chosen.kept_BT for name, chosen in selection.items()}
+        kept = {
+            name: where.streams[name].position_BT >= 0
+            if chosen is None
+            else chosen.kept_BT
+            for name, chosen in selection.items()
+        }
+        return delta, kept
 
     def _select(
         self, stream: str, score_BT: jax.Array, where: GroupGeometry, route: mod.Route
-    ) -> mod.Selection:
+    ) -> mod.Selection | None:
         """Top-k where the whole stream is there at once, the causal gate elsewhere."""
         keep_ratio = route.keep_ratio_of(stream)
+        if keep_ratio == 1.0:
+            return None
         capacity = mod.capacity(keep_ratio, score_BT.shape[1])
         valid_BT = where.streams[stream].position_BT >= 0
-        if not where.layout.is_causal(stream) or keep_ratio == 1.0:
+        if not where.layout.is_causal(stream):
             return mod.select_top_k(score_BT, valid_BT, keep_ratio, capacity)
         gate = self.gates[route.task]
         threshold = gate.threshold(stream)
@@ -114,9 +123,10 @@ class Transformer(nn.Module):
         for index, (spec, length) in enumerate(mod.runs(self.plan)):
             scanned = nn.scan(
                 body,
-                variable_axes={"params": 0, mod.causal_gate.STATE: 0},
+                variable_axes={"params": 0, STATE: 0},
                 split_rngs={"params": True},
-                in_axes=nn.broadcast,
+                # Flax infers int from its default of 0; it documents nn.broadcast.
+                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
                 length=length,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )

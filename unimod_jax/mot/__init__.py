@@ -7,6 +7,7 @@ Reading order: `untying_map`, `towers`, `attention`, `feed_forward`, `block`.
 """
 
 from unimod_jax.mot.block import BlockConfig, TransformerBlock
+from unimod_jax.mot.feed_forward import swiglu_width
 from unimod_jax.mot.towers import TowerLinear, TowerNorm
 from unimod_jax.mot.untying_map import COMPONENTS, UntyingMap
 
@@ -17,4 +18,5 @@ __all__ = [
     "TowerNorm",
     "TransformerBlock",
     "UntyingMap",
+    "swiglu_width",
 ]

@@ -53,9 +53,9 @@ def global_attention(
       stream -> [B, T, H, E].
     """
     # One order for all: dictionaries come sorted out of jit and as written without it.
-    key, value, geometry = (
-        {name: tree[name] for name in query} for tree in (key, value, geometry)
-    )
+    key = {name: key[name] for name in query}
+    value = {name: value[name] for name in query}
+    geometry = {name: geometry[name] for name in query}
     where = join_geometry(geometry)
     q_BTHE = apply_rotary(join(query), where.phase_BT2R)
     k_BTGE = apply_rotary(join(key), where.phase_BT2R)

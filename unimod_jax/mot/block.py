@@ -1,7 +1,8 @@
 """The one transformer block: pre-norm attention and feed-forward over towers.
 
 It returns its *delta*, what it adds to the residual stream, so that whoever calls it
-decides what to do with it: a dense layer adds it, a routed layer weights and scatters it.
+decides what to do with it: a dense layer adds it, a routed layer weights and scatters
+it.
 """
 
 import dataclasses
@@ -49,20 +50,24 @@ class TransformerBlock(nn.Module):
     def setup(self) -> None:
         """Makes one linear or norm per component, each with its own tower map."""
         c, towers_of = self.config, self.untying.towers_of
-        query_axes, kv_axes = ("embed", "heads"), ("embed", "kv_heads")
-        query_shape = (c.width, c.num_heads * c.head_dim)
-        kv_shape = (c.width, c.num_kv_heads * c.head_dim)
+        query_width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+        kv_shape, kv_axes = (c.width, kv_width), ("embed", "kv_heads")
         self.attention_norm = TowerNorm(
             towers_of("attention_norm"), c.width, epsilon=c.norm_epsilon
         )
-        self.query = TowerLinear(towers_of("query"), query_shape, query_axes)
+        self.query = TowerLinear(
+            towers_of("query"), (c.width, query_width), ("embed", "heads")
+        )
         self.key = TowerLinear(towers_of("key"), kv_shape, kv_axes)
         self.value = TowerLinear(towers_of("value"), kv_shape, kv_axes)
         qk_towers = towers_of("qk_norm")
         self.query_norm = TowerNorm(qk_towers, c.head_dim, epsilon=c.norm_epsilon)
         self.key_norm = TowerNorm(qk_towers, c.head_dim, epsilon=c.norm_epsilon)
         self.output = TowerLinear(
-            towers_of("output"), query_shape[::-1], query_axes[::-1], c.residual_scale
+            towers_of("output"),
+            (query_width, c.width),
+            ("heads", "embed"),
+            c.residual_scale,
         )
         self.feed_forward_norm = TowerNorm(
             towers_of("feed_forward_norm"), c.width, epsilon=c.norm_epsilon

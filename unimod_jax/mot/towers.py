@@ -60,11 +60,11 @@ class TowerLinear(nn.Module):
     @nn.compact
     def __call__(self, streams: Streams) -> Streams:
         """Applies each stream's own kernel to it."""
-        init = initializers.variance_scaling(self.scale, "fan_in", "normal")
-        kernels = {
-            tower: self.param(
-                tower, nn.with_logical_partitioning(init, self.axes), self.shape
-            )
+        fan_in_normal = initializers.variance_scaling(self.scale, "fan_in", "normal")
+        init = nn.with_logical_partitioning(fan_in_normal, self.axes)
+        # unbox=True is the default; named, it gives the result the type of an array.
+        kernels: dict[str, jax.Array] = {
+            tower: self.param(tower, init, self.shape, unbox=True)
             for tower in dict.fromkeys(self.towers.values())
         }
         return {
@@ -91,8 +91,8 @@ class TowerNorm(nn.Module):
     def __call__(self, streams: Streams) -> Streams:
         """Normalises each stream with its own scale."""
         init = nn.with_logical_partitioning(initializers.ones, (self.axis,))
-        scales = {
-            tower: self.param(tower, init, (self.width,))
+        scales: dict[str, jax.Array] = {
+            tower: self.param(tower, init, (self.width,), unbox=True)
             for tower in dict.fromkeys(self.towers.values())
         }
         return {

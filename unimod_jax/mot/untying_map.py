@@ -1,7 +1,7 @@
 """Which modality uses which tower, component by component (2411.04996, section 2.3).
 
-The paper unties every non-embedding parameter; its ablations untie some components only.
-Both are data here: a map from component to one tower name per modality.
+The paper unties every non-embedding parameter; its ablations untie some components
+only. Both are data here: a map from component to one tower name per modality.
 """
 
 import dataclasses

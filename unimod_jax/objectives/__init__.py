@@ -2,7 +2,8 @@
 
 An objective brings the layouts of its tasks, what it does to a batch before the model
 sees it (`corrupt`), and its loss. Reading order: `objective`, `token_loss`, then
-`next_token` (Chameleon, Emu3), `masked_image` (Show-o), `image_diffusion` (Transfusion).
+`next_token` (Chameleon, Emu3), `masked_image` (Show-o), `image_diffusion`
+(Transfusion).
 """
 
 from unimod_jax.objectives.image_diffusion import ImageDiffusion

@@ -1,4 +1,4 @@
-"""Image diffusion on continuous patches beside next-token text: Transfusion (2408.11039).
+"""Diffusion on continuous patches beside next-token text: Transfusion (2408.11039).
 
 Patches are noised with a cosine schedule and the model predicts the noise; one image's
 patches see each other in both directions, everything else is causal. Where the image

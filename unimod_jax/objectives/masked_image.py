@@ -39,9 +39,12 @@ class MaskedImage:
 
     Attributes:
       task_weights: Show-o trains with 1, 1 and 0.1.
+      understanding_hidden_share: share of the image codes that understanding rows hide
+        too; 0 in Show-o, more keeps a small data set from being learned by heart.
     """
 
     task_weights: TaskWeights = TaskWeights()
+    understanding_hidden_share: float = 0.0
 
     @property
     def continuous_images(self) -> bool:
@@ -85,11 +88,21 @@ class MaskedImage:
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array
     ) -> tuple[UnifiedBatch, Noise]:
-        """Hides image codes of the text-to-image rows."""
-        if TEXT_TO_IMAGE not in batch:
-            return batch, {}
-        hidden = hide_image_codes(batch[TEXT_TO_IMAGE], key)
-        return {**batch, TEXT_TO_IMAGE: hidden}, {}
+        """Hides image codes of the text-to-image rows, and perhaps a few of others."""
+        generation_key, understanding_key = jax.random.split(key)
+        seen = dict(batch)
+        if TEXT_TO_IMAGE in batch:
+            group = batch[TEXT_TO_IMAGE]
+            shape = (group.num_rows, group.layout.slot_range("image")[2])
+            hidden_BN = choose_hidden(shape, generation_key)
+            seen[TEXT_TO_IMAGE] = hide_image_codes(group, hidden_BN)
+        share = self.understanding_hidden_share
+        if share and IMAGE_TO_TEXT in batch:
+            group = batch[IMAGE_TO_TEXT]
+            shape = (group.num_rows, group.layout.slot_range("image")[2])
+            hidden_BN = jax.random.bernoulli(understanding_key, share, shape)
+            seen[IMAGE_TO_TEXT] = hide_image_codes(group, hidden_BN)
+        return seen, {}
 
     def task_loss(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
@@ -99,25 +112,29 @@ class MaskedImage:
         return token_loss(group, output.logits, {TEXT: 1.0, IMAGE: 1.0})
 
 
-def hide_image_codes(group: TokenGroup, key: jax.Array) -> TokenGroup:
-    """Replaces a random share of each row's image codes by the mask token.
+def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:
+    """Which codes of each row to hide, boolean [B, N], at least one a row.
 
     The share is cos(pi t / 2) with t uniform (MaskGIT's cosine schedule, as in Show-o's
-    training code); at least one code is hidden. Only hidden codes stay targets.
+    training code).
+    """
+    time_key, order_key = jax.random.split(key)
+    time_B1 = jax.random.uniform(time_key, (shape[0], 1))
+    num_hidden_B1 = jnp.round(shape[1] * jnp.cos(0.5 * jnp.pi * time_B1))
+    order_BN = jax.random.uniform(order_key, shape)
+    rank_BN = jnp.argsort(jnp.argsort(order_BN, axis=1), axis=1)
+    return rank_BN.astype(jnp.float32) < jnp.maximum(num_hidden_B1, 1.0)
+
+
+def hide_image_codes(group: TokenGroup, hidden_BN: jax.Array) -> TokenGroup:
+    """Replaces image codes by the mask token; only hidden codes stay targets.
 
     Args:
-      group: one image per row; image codes are predicted in place.
-      key: random key.
+      group: one image per row.
+      hidden_BN: boolean, the codes to hide.
     """
     stream_name, start, num_codes = group.layout.slot_range("image")
     stream = group.streams[stream_name]
-    time_key, order_key = jax.random.split(key)
-    time_B1 = jax.random.uniform(time_key, (group.num_rows, 1))
-    num_hidden_B1 = jnp.round(num_codes * jnp.cos(0.5 * jnp.pi * time_B1))
-    num_hidden_B1 = jnp.maximum(num_hidden_B1, 1.0)
-    order_BN = jax.random.uniform(order_key, (group.num_rows, num_codes))
-    rank_BN = jnp.argsort(jnp.argsort(order_BN, axis=1), axis=1)
-    hidden_BN = rank_BN.astype(jnp.float32) < num_hidden_B1
     image = slice(start, start + num_codes)
     token_id_BN = jnp.where(
         hidden_BN, special_tokens.MASK, stream.token_id_BT[:, image]

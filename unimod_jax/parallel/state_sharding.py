@@ -1,5 +1,7 @@
 """From logical axes to a sharding for every array of a state or batch."""
 
+from typing import Any
+
 import jax
 from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -7,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from unimod_jax.parallel.sharding_rules import ShardingRules
 
 
-def tree_sharding(abstract: object, mesh: Mesh, rules: ShardingRules) -> object:
+def tree_sharding(abstract: object, mesh: Mesh, rules: ShardingRules) -> Any:
     """A NamedSharding per leaf of a tree whose parameters carry logical axes.
 
     Args:

@@ -34,11 +34,11 @@ class RunCheckpoints:
 
         self._directory = directory
         self._every = config.checkpoint_every
+        keep = ocp.training.preservation_policies.LatestN(config.keep_checkpoints)
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(
-                config.keep_checkpoints
-            ),
+            str(directory.absolute()),
+            # Orbax's policies name another checkpoint class than its own protocol does.
+            preservation_policy=keep,  # pyright: ignore[reportArgumentType]
             cleanup_tmp_directories=not read_only,
         )
 

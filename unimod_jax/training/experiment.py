@@ -1,8 +1,8 @@
 """An experiment: one frozen dataclass that says everything about a run.
 
-An experiment file is Python with a function `experiment()` that returns one; the command
-line overrides its fields by dotted names. `Assembly` derives from it all that data, model
-and generation must agree on.
+An experiment file is Python with a function `experiment()` that returns one; the
+command line overrides its fields by dotted names. `Assembly` derives from it all that
+data, model and generation must agree on.
 """
 
 import dataclasses

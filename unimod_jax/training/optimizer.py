@@ -1,4 +1,4 @@
-"""AdamW with warm-up and cosine decay, clipping, and a learning rate of its own for routers."""
+"""AdamW with warm-up, cosine decay, clipping, and routers' own learning rate."""
 
 import jax
 import optax

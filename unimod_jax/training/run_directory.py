@@ -89,8 +89,9 @@ class RunDirectory:
         ]
         if differing:
             raise RunError(
-                f"{self.path} belongs to another configuration ({'; '.join(differing)});"
-                f" choose another --run-dir, or give the same options."
+                f"{self.path} belongs to another configuration "
+                f"({'; '.join(differing)}); "
+                f"choose another --run-dir, or give the same options."
             )
 
     def read_experiment(self) -> Experiment:

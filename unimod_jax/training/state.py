@@ -1,6 +1,8 @@
-"""The training state: one pytree that a checkpoint holds and a step maps to the next."""
+"""Training state: one pytree that a checkpoint holds and a step maps to the next."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +30,12 @@ class TrainState:
     """
 
     step: jax.Array
-    params: dict
-    router_state: dict
+    params: optax.Params
+    router_state: Mapping[str, Any]
     optimizer_state: optax.OptState
     key: jax.Array
 
-    def variables(self) -> dict:
+    def variables(self) -> dict[str, Any]:
         """Flax collections to apply the model with."""
         return {"params": self.params, STATE: self.router_state}
 
@@ -61,7 +63,7 @@ def make_state(
 
     def boxed() -> TrainState:
         init_key, key = jax.random.split(jax.random.key(seed))
-        variables = model.init(init_key, batch)
+        variables = dict(model.init(init_key, batch))
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),

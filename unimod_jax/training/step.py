@@ -1,6 +1,7 @@
 """One training step, and the metrics it reports."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,10 +27,9 @@ def training_step(
         key = jax.random.fold_in(state.key, state.step)
         seen, noise = objective.corrupt(batch, key)
 
-        def loss_of(params: dict):
-            (outputs, reports), changed = model.apply(
-                {"params": params, STATE: state.router_state}, seen, mutable=[STATE]
-            )
+        def loss_of(params: optax.Params):
+            variables: dict[str, Any] = {"params": params, STATE: state.router_state}
+            (outputs, reports), changed = model.apply(variables, seen, mutable=[STATE])
             loss, metrics = total_loss(objective, seen, noise, outputs)
             metrics |= kept_shares(reports, seen)
             return loss, (metrics, changed.get(STATE, {}))
