@@ -1,24 +1,34 @@
-"""Next-token prediction of captions and image codes (Chameleon, Emu3) on the digits.
+"""The demo: masked image codes and text (Show-o) with MoT towers and UniMoD routing.
 
-Tests: one causal model writes digits from captions, captions from digits, and text, with
-MoT towers and UniMoD routing in the last half of its layers.
-Run: python -m experiments.train toy/digits_next_token
-     python -m experiments.evaluate runs/toy/digits_next_token
+Tests: both papers at once, on real scans: untied towers, task routers in the last half of
+the layers that keep 30% of the image tokens, three tasks in every step.
+Run: make demo, or python -m experiments.demo
+Expect: caption accuracy above 0.93, generation accuracy above 0.92, 0.70 of the dense
+twin's FLOPs at about 0.76 of its step time, in under six minutes on two CPU cores.
 """
 
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.models import MixtureOfDepths
-from unimod_jax.objectives import NextToken
-from unimod_jax.training import Experiment, TrainingConfig
+from unimod_jax.objectives import MaskedImage
+from unimod_jax.training import Experiment, TaskShares, TrainingConfig
 
 
 def experiment() -> Experiment:
     """The configuration."""
     return Experiment(
-        objective=NextToken(),
-        mod=MixtureOfDepths(keep_ratio=0.4),
-        data=DataConfig(batch_size=96, caption_tokens=9),
-        training=TrainingConfig(steps=600, learning_rate=2e-3, checkpoint_every=200),
-        sampling=SamplingConfig(guidance=1.5, temperature=0.9),
+        # 1,437 scans are few: hiding some codes keeps them from being learned by heart.
+        objective=MaskedImage(understanding_hidden_share=0.15),
+        # Text is a seventh of a row: dropping it would save little.
+        mod=MixtureOfDepths(keep_ratio=0.3, text_keep_ratio=1.0),
+        data=DataConfig(batch_size=108, caption_tokens=9),
+        task_shares=TaskShares(text_to_image=4, image_to_text=4, text_only=1),
+        training=TrainingConfig(
+            steps=540,
+            learning_rate=2.5e-3,
+            beta2=0.98,
+            warmup_steps=50,
+            checkpoint_every=270,
+        ),
+        sampling=SamplingConfig(guidance=1.5, temperature=3.0, num_steps=16),
     )

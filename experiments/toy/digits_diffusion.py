@@ -1,11 +1,3 @@
-"""Image diffusion on continuous patches beside next-token text (Transfusion) on the digits.
-
-Tests: patches as tokens, bidirectional images inside causal rows, denoising in place.
-Run: python -m experiments.train toy/digits_diffusion
-     python -m experiments.evaluate runs/toy/digits_diffusion
-"""
-
-from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import ImageDiffusion

@@ -42,9 +42,12 @@ def pack(wanted_BT: jax.Array, capacity: int) -> Selection:
     num_wanted_BT = jnp.cumsum(wanted_BT.astype(jnp.int32), axis=1)
     kept_BT = wanted_BT & (num_wanted_BT <= capacity)
     slot_BT = jnp.where(kept_BT, num_wanted_BT - 1, capacity)
-    place_C = jnp.arange(1, capacity + 1, dtype=jnp.int32)
-    index_BC = jax.vmap(lambda row_T: jnp.searchsorted(row_T, place_C))(num_wanted_BT)
-    return Selection(index_BC.astype(jnp.int32), slot_BT)
+    # The c-th kept token stands after all tokens that count fewer than c wanted ones.
+    # Comparing all pairs fuses into one reduction; a binary search is a loop.
+    place_1C1 = jnp.arange(1, capacity + 1, dtype=jnp.int32)[None, :, None]
+    before_BCT = num_wanted_BT[:, None, :] < place_1C1
+    index_BC = jnp.sum(before_BCT.astype(jnp.int32), axis=-1)
+    return Selection(index_BC, slot_BT)
 
 
 def select_above(
