@@ -1,7 +1,16 @@
+"""Image diffusion beside next-token text (Transfusion, 2408.11039) on the digits.
+
+Tests: patches as tokens, bidirectional images inside causal rows, denoising in place.
+Run: python -m experiments.train toy/digits_diffusion
+     python -m experiments.evaluate runs/toy/digits_diffusion
+Expect: see the results table in README.md.
+"""
+
+from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import ImageDiffusion
-from unimod_jax.training import Experiment, TrainingConfig
+from unimod_jax.training import Experiment, TaskShares, TrainingConfig
 
 
 def experiment() -> Experiment:
@@ -9,7 +18,10 @@ def experiment() -> Experiment:
     return Experiment(
         objective=ImageDiffusion(),
         mod=MixtureOfDepths(keep_ratio=0.5),
-        data=DataConfig(batch_size=192, caption_tokens=9, patch_size=1),
-        training=TrainingConfig(steps=1500, learning_rate=2e-3, checkpoint_every=500),
-        sampling=SamplingConfig(guidance=1.5, num_steps=50),
+        data=DataConfig(batch_size=144, caption_tokens=9, patch_size=2),
+        task_shares=TaskShares(text_to_image=4, image_to_text=4, text_only=1),
+        training=TrainingConfig(
+            steps=1500, learning_rate=2e-3, beta2=0.98, checkpoint_every=500
+        ),
+        sampling=SamplingConfig(guidance=2.0, num_steps=50),
     )

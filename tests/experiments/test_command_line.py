@@ -1,0 +1,104 @@
+"""Finding experiments, overriding them, and failing in one sentence."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from experiments import train
+from experiments.command_line import (
+    experiment_names,
+    load_experiment,
+    one_sentence_errors,
+    override,
+)
+from unimod_jax.training import Assembly, Experiment, RunError
+
+OWN_FILE = '''
+"""My own."""
+import dataclasses
+from experiments.command_line import load_experiment
+
+def experiment():
+    return dataclasses.replace(load_experiment("toy/demo"))
+'''
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_experiment_that_comes_along_is_whole(name: str):
+    assembly = Assembly(load_experiment(name))
+    assert set(assembly.layouts) == {"text_to_image", "image_to_text", "text_only"}
+    assert sum(assembly.rows.values()) == assembly.experiment.data.batch_size
+
+
+def test_an_experiment_can_be_a_file_of_ones_own(tmp_path: Path):
+    path = tmp_path / "mine.py"
+    path.write_text(OWN_FILE)
+    assert load_experiment(str(path)) == load_experiment("toy/demo")
+
+
+@pytest.mark.parametrize("text", ["", "def experiment(): return 3"])
+def test_a_file_without_an_experiment_is_refused(tmp_path: Path, text: str):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"no function experiment\(\)"):
+        load_experiment(str(path))
+
+
+def test_an_unknown_experiment_is_refused_with_the_known_ones():
+    with pytest.raises(RunError, match="toy/demo"):
+        load_experiment("toy/nothing")
+
+
+def test_dotted_options_override_fields():
+    demo = load_experiment("toy/demo")
+    changed = override(
+        demo,
+        ["--training.steps", "7", "--mod.routed-layers", "1", "3", "--mesh.data", "2"],
+        "train",
+    )
+    assert (changed.training.steps, changed.mesh.data) == (7, 2)
+    assert changed.mod.routed_layers == (1, 3)
+    assert isinstance(changed, Experiment) and changed.model == demo.model
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--training.stepz", "7"],
+        ["--training.steps", "many"],
+        ["--training.steps", "0"],
+        ["--data.patch-size", "3"],
+    ],
+    ids=lambda options: options[0] + options[1],
+)
+def test_wrong_options_are_refused(options: list[str], capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.main(["toy/demo", *options])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert options[0].split(".")[-1].split("-")[0] in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (RunError("the run is gone."), "error: the run is gone."),
+        (ValueError("3 is not 4."), "error: 3 is not 4."),
+        (OSError(errno.ENOSPC, "No space left"), "error: the disk is full"),
+        (PermissionError(errno.EACCES, "denied", "runs"), "error: runs cannot be used"),
+        (KeyboardInterrupt(), "error: stopped; run the same command again"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_a_user_can_solve_is_one_sentence(error, sentence: str, capsys):
+    with pytest.raises(SystemExit) as stopped, one_sentence_errors():
+        raise error
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(sentence) and printed.count("\n") == 1
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(KeyError), one_sentence_errors():
+        raise KeyError("a bug")
