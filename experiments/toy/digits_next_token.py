@@ -1,7 +1,7 @@
 """Next-token prediction of captions and image codes (Chameleon, Emu3) on the digits.
 
-Tests: one causal model writes digits from captions, captions from digits, and text, with
-MoT towers and causal gates in the last half of its layers.
+Tests: one causal model writes digits from captions, captions from digits, and text;
+MoT towers, and causal gates in the last half of the layers.
 Run: python -m experiments.train toy/digits_next_token
      python -m experiments.evaluate runs/toy/digits_next_token
 Expect: caption accuracy 0.93, generation accuracy 0.90; three minutes on two CPU cores.

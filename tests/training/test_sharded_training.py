@@ -41,7 +41,7 @@ def losses_and_trainer(
 
 def test_the_demo_trains_alike_on_eight_devices(data_directory: Path):
     demo = load_experiment("toy/demo")
-    data = dataclasses.replace(demo.data, directory=str(data_directory), batch_size=24)
+    data = dataclasses.replace(demo.data, directory=str(data_directory), batch_size=36)
     demo = dataclasses.replace(demo, data=data)
     one, _ = losses_and_trainer(demo, 3)
     eight, trainer = losses_and_trainer(with_mesh(demo, data=2, fsdp=2, tensor=2), 3)
