@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -111,6 +112,13 @@ def show_log() -> None:
     logging.getLogger("unimod_jax").setLevel(logging.INFO)
     # Orbax logs every thread's traceback before it raises the one error that we report.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    threading.excepthook = _report_thread
+
+
+def _report_thread(failure: threading.ExceptHookArgs) -> None:
+    """Prints what a thread died of, but for a writer out of disk: main reports that."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def keep_compiled_programs() -> None:

@@ -1,5 +1,6 @@
 """Finding experiments, overriding them, and failing in one sentence."""
 
+import dataclasses
 import errno
 from pathlib import Path
 
@@ -102,3 +103,10 @@ def test_what_a_user_can_solve_is_one_sentence(error, sentence: str, capsys):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(KeyError), one_sentence_errors():
         raise KeyError("a bug")
+
+
+def test_modalities_in_another_order_are_refused():
+    with pytest.raises(ValueError, match="leave it at that"):
+        load = load_experiment("toy/demo")
+        model = dataclasses.replace(load.model, modalities=("image", "text"))
+        dataclasses.replace(load, model=model)

@@ -1,5 +1,6 @@
 """A run that was killed continues as if it had not been, bit for bit."""
 
+import errno
 import gc
 import json
 import os
@@ -182,3 +183,20 @@ def test_an_unknown_name_in_a_config_file_is_refused(
     (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(RunError, match="cannot be read as an experiment"):
         RunDirectory(tmp_path).read_experiment()
+
+
+def test_a_full_disk_is_told_as_such_and_spares_what_is_saved(
+    undisturbed: RunDirectory, monkeypatch: pytest.MonkeyPatch
+):
+    experiment = undisturbed.read_experiment()
+    checkpoints = RunCheckpoints(undisturbed.checkpoints, experiment.training)
+    before = checkpoints.steps()
+
+    def disk_is_full(*_args, **_options):
+        raise ValueError("RESOURCE_EXHAUSTED: ... No space left on device")
+
+    monkeypatch.setattr(checkpoints._checkpointer, "save_checkpointables", disk_is_full)
+    with pytest.raises(OSError) as raised:
+        checkpoints.save(7, None, None)
+    assert raised.value.errno == errno.ENOSPC
+    assert checkpoints.steps() == before

@@ -4,7 +4,10 @@ Restoring takes the newest checkpoint that loads; one that does not is named and
 over, never deleted.
 """
 
+import contextlib
+import errno
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -54,10 +57,15 @@ class RunCheckpoints:
         """Saves the state after a step, with the iterator about to give the next batch.
 
         A checkpoint of the same step can only be one that did not load: it is replaced.
+
+        Raises:
+          OSError: ENOSPC where the disk is full.
         """
-        self._checkpointer.save_checkpointables(
-            step, {"state": state, "data": iterator}, force=True, overwrite=True
-        )
+        parts = {"state": state, "data": iterator}
+        with _full_disk_by_its_name():
+            self._checkpointer.save_checkpointables(
+                step, parts, force=True, overwrite=True
+            )
 
     def restore(
         self, state: TrainState, iterator: object | None = None
@@ -99,8 +107,20 @@ class RunCheckpoints:
         return None
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._checkpointer.close()
+        """Waits for what is being written; OSError (ENOSPC) where the disk is full."""
+        with _full_disk_by_its_name():
+            self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _full_disk_by_its_name() -> Iterator[None]:
+    """Makes an OSError of the ValueError that TensorStore raises on a full disk."""
+    try:
+        yield
+    except ValueError as error:
+        if "No space left on device" in str(error):
+            raise OSError(errno.ENOSPC, str(error)) from error
+        raise
 
 
 def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:

@@ -11,7 +11,7 @@ import functools
 from unimod_jax.data import DataConfig, Vocabulary
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.generation.generate import ImageCodes
-from unimod_jax.layout import TaskLayout
+from unimod_jax.layout import IMAGE, TEXT, TaskLayout
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -120,6 +120,14 @@ class Experiment:
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self) -> None:
+        """Checks that modalities stand in the order that objectives count on."""
+        if self.model.modalities != (TEXT, IMAGE):
+            raise ValueError(
+                f"model.modalities is {self.model.modalities}, but the objectives "
+                f"train on {(TEXT, IMAGE)}; leave it at that."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
