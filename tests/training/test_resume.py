@@ -1,7 +1,6 @@
 """A run that was killed continues as if it had not been, bit for bit."""
 
 import errno
-import gc
 import json
 import os
 import signal
@@ -20,11 +19,8 @@ from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.metric_writer import read_metrics
 
 pytestmark = [
-    # Orbax's own: these tests read checkpoints without saying where arrays should go,
+    # Orbax's own: these tests read checkpoints without saying where arrays should go.
     pytest.mark.filterwarnings("ignore:Sharding info not provided"),
-    # and a load that fails leaves a coroutine of Orbax behind.
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 _TRAIN_AND_DIE = """
@@ -40,13 +36,6 @@ def save_and_die(self, step, state, iterator):
 checkpoint.RunCheckpoints.save = save_and_die
 train(tiny_experiment(Path(sys.argv[1])), Path(sys.argv[2]))
 """
-
-
-@pytest.fixture(autouse=True)
-def leave_nothing_of_orbax_to_later_tests():
-    """Collects what a failed load left behind while its warning is still expected."""
-    yield
-    gc.collect()
 
 
 def final_arrays(run: RunDirectory) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -87,24 +88,29 @@ class RunCheckpoints:
             wanted["data"] = iterator
         broken = []
         for step in reversed(self.steps()):
-            try:
-                loaded = self._checkpointer.load_checkpointables(step, wanted)
-            except Exception as error:
-                logger.warning(
-                    "checkpoint %d in %s cannot be read (%s); trying the one before it",
-                    step,
-                    self._directory,
-                    type(error).__name__,
-                )
-                broken.append(step)
-                continue
-            return loaded["state"], step
+            if (loaded := self._load_if_whole(step, wanted)) is not None:
+                return loaded["state"], step
+            broken.append(step)
         if broken:
             raise RunError(
                 f"none of the checkpoints {broken} in {self._directory} can be read; "
                 f"remove that directory to start over, or restore it from a copy."
             )
         return None
+
+    def _load_if_whole(
+        self, step: int, wanted: dict[str, object]
+    ) -> dict[str, Any] | None:
+        try:
+            return self._checkpointer.load_checkpointables(step, wanted)
+        except Exception as error:
+            logger.warning(
+                "checkpoint %d in %s cannot be read (%s); trying the one before it",
+                step,
+                self._directory,
+                type(error).__name__,
+            )
+            return None
 
     def close(self) -> None:
         """Waits for what is being written; OSError (ENOSPC) where the disk is full."""
