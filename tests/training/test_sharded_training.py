@@ -13,8 +13,6 @@ from unimod_jax.data import TextTokenizer, open_split, training_batches
 from unimod_jax.objectives import ImageDiffusion, MaskedImage
 from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
 
-pytestmark = pytest.mark.filterwarnings("error")
-
 
 def losses_and_trainer(
     experiment: Experiment, num_steps: int
