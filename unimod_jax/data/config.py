@@ -25,7 +25,7 @@ class DataConfig:
       image_levels: discrete codes per pixel channel, evenly spaced over 0..255.
       patch_size: height and width of a continuous patch, in pixels.
       resize: whether images of other sizes are scaled and centre-cropped, or refused.
-      caption_tokens: token slots of a caption or prompt, its end token included.
+      caption_tokens: token slots of a caption or prompt, its end token not counted.
       text_vocabulary_size: most ids that the text tokenizer may use.
       batch_size: rows per step over all task groups and all processes.
       prompt_dropout: share of text-to-image rows that train without their prompt, for

@@ -10,4 +10,4 @@ MASK = 5
 """A hidden image code (Show-o's mask token)."""
 
 NUM_SPECIAL = 8
-"""Reserved ids; the first text id follows them."""
+"""Reserved ids; a vocabulary's own ids follow them."""

@@ -158,15 +158,12 @@ class Assembly:
     @functools.cached_property
     def layouts(self) -> dict[str, TaskLayout]:
         """Task -> layout, for the tasks that have rows."""
-        return self.layouts_of(self.spec)
-
-    def layouts_of(self, spec: ModelSpec) -> dict[str, TaskLayout]:
-        """The layouts a model with other streams, such as the dense twin, needs."""
         data = self.experiment.data
         sizes = SequenceSizes(
             data.caption_tokens, data.num_image_codes, data.num_patches
         )
-        every = self.experiment.objective.layouts(sizes, spec.untying.streams())
+        streams = self.spec.untying.streams()
+        every = self.experiment.objective.layouts(sizes, streams)
         return {task: every[task] for task in self.rows}
 
     @functools.cached_property
