@@ -1,9 +1,11 @@
 """The built-in data set is what its README says."""
 
 import collections
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from sklearn.datasets import load_digits
 
 from unimod_jax.data import codes_to_pixels, pixels_to_codes
@@ -13,6 +15,7 @@ from unimod_jax.data.handwritten_digits.wordings import (
     WORDINGS,
     digit_in_caption,
 )
+from unimod_jax.data.spoken_digits import LONGEST, TAKES, spoken_units, take_of_scan
 
 
 def test_the_split_is_fixed_disjoint_and_stratified(train_records, test_records):
@@ -50,6 +53,29 @@ def test_every_wording_and_digit_is_used(train_records):
         for wording in WORDINGS
         for digit, word in enumerate(DIGIT_WORDS)
     }
+
+
+@pytest.mark.parametrize(("split", "scans"), [("train", 1437), ("test", 360)])
+def test_every_scan_is_spoken_by_a_voice_of_its_own_split(digits, split, scans):
+    folder = Path(digits.directory, "handwritten_digits", "1.1.0")
+    rows = tfds.builder_from_directory(folder).as_data_source(split)
+    assert len(rows) == scans
+    for row in rows:
+        scan = int(row["key"].removeprefix(b"scan-"))
+        expected = spoken_units(int(row["label"]), take_of_scan(scan, split), split)
+        assert row["speech"].dtype == np.int32
+        assert row["speech"].ndim == 1 and len(row["speech"]) <= LONGEST
+        assert tuple(row["speech"].tolist()) == expected
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_take_goes_with_some_scan(split):
+    taken = {take_of_scan(scan, split) for scan in range(1797)}
+    assert taken == set(range(TAKES[split]))
+
+
+def test_the_take_of_a_scan_never_changes():
+    assert [take_of_scan(scan, "train") for scan in range(4)] == [65, 79, 70, 27]
 
 
 @pytest.mark.parametrize(

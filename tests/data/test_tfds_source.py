@@ -14,7 +14,7 @@ import pytest
 
 from unimod_jax.data import DataConfig, DataError, open_split, prepare, tfds_source
 
-FOLDER = Path("handwritten_digits", "1.0.0")
+FOLDER = Path("handwritten_digits", "1.1.0")
 SHARD = "handwritten_digits-train.array_record-00000-of-00001"
 
 
@@ -45,8 +45,18 @@ def test_a_partial_build_is_rebuilt_and_remains_are_removed(tmp_path):
     prepare(config)
     assert len(open_split(config, "train")) == 1437
     assert [path.name for path in (tmp_path / "handwritten_digits").iterdir()] == [
-        "1.0.0"
+        FOLDER.name
     ]
+
+
+def test_an_earlier_version_stays_but_the_present_one_is_prepared_and_read(copied):
+    earlier = Path(copied.directory, FOLDER.parent, "1.0.0")
+    Path(copied.directory, FOLDER).rename(earlier)
+    before = {path: path.stat().st_mtime_ns for path in earlier.iterdir()}
+
+    assert prepare(copied) == Path(copied.directory, FOLDER)
+    assert open_split(copied, "train")._folder == Path(copied.directory, FOLDER)
+    assert {path: path.stat().st_mtime_ns for path in earlier.iterdir()} == before
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):

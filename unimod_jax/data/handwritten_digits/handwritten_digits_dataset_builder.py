@@ -1,7 +1,8 @@
 """TFDS builder of the UCI handwritten digits that scikit-learn carries, with captions.
 
 Nothing is downloaded. Images are stored as PNG; grey level k of 0..16 becomes the pixel
-round(k * 255 / 16), from which `image_codec` gets k back exactly.
+round(k * 255 / 16), from which `image_codec` gets k back exactly. Beside its captions a
+scan has speech: the units of a synthetic voice that says its digit (`spoken_digits`).
 """
 
 import io
@@ -14,17 +15,19 @@ import tensorflow_datasets as tfds
 from unimod_jax.data.handwritten_digits.split import held_out_scans
 from unimod_jax.data.handwritten_digits.wordings import DIGIT_WORDS, captions_of
 from unimod_jax.data.image_codec import levels_to_pixels
+from unimod_jax.data.spoken_digits import spoken_units, take_of_scan
 
 GREY_LEVELS = 17
 """Each pixel counts the inked dots, 0..16, of a 4 x 4 block of the original scan."""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
-    """Builds `handwritten_digits`: image, captions, label and key of 1,797 scans."""
+    """Builds `handwritten_digits`: image, captions, speech, label, key of each scan."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     RELEASE_NOTES: ClassVar = {
-        "1.0.0": "1,437 train and 360 test scans, four captions each."
+        "1.1.0": "Speech: the digit of each scan, said by a synthetic voice, as units.",
+        "1.0.0": "1,437 train and 360 test scans, four captions each.",
     }
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -32,6 +35,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             {
                 "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
                 "captions": tfds.features.Sequence(tfds.features.Text()),
+                "speech": tfds.features.Tensor(shape=(None,), dtype=np.int32),
                 "label": tfds.features.ClassLabel(names=list(DIGIT_WORDS)),
                 "key": tfds.features.Text(),
             }
@@ -55,19 +59,21 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         held_out = held_out_scans(labels)
         train = [scan for scan in range(len(labels)) if scan not in held_out]
         return {
-            "train": self._generate_examples(images, labels, train),
-            "test": self._generate_examples(images, labels, sorted(held_out)),
+            "train": self._generate_examples(images, labels, train, "train"),
+            "test": self._generate_examples(images, labels, sorted(held_out), "test"),
         }
 
     def _generate_examples(
-        self, images: np.ndarray, labels: list[int], chosen: list[int]
+        self, images: np.ndarray, labels: list[int], chosen: list[int], split: str
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         for scan in chosen:
+            units = spoken_units(labels[scan], take_of_scan(scan, split), split)
             yield (
                 scan,
                 {
                     "image": _png(levels_to_pixels(images[scan], GREY_LEVELS)),
                     "captions": list(captions_of(labels[scan], scan)),
+                    "speech": np.array(units, np.int32),
                     "label": labels[scan],
                     "key": f"scan-{scan:04d}",
                 },
