@@ -4,6 +4,6 @@ One folder per operation, with the same file names in each: `api.py` chooses and
 `reference.py` is the definition, `xla_chunked.py` runs everywhere in linear memory.
 """
 
-from pallas_kernels.routed_attention.api import routed_attention
+from pallas_kernels.routed_attention import AttentionDropout, routed_attention
 
-__all__ = ["routed_attention"]
+__all__ = ["AttentionDropout", "routed_attention"]

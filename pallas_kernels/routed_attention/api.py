@@ -10,6 +10,7 @@ import numbers
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.routed_attention.dropout import AttentionDropout
 from pallas_kernels.routed_attention.reference import reference
 from pallas_kernels.routed_attention.xla_chunked import xla_chunked
 
@@ -34,6 +35,7 @@ def routed_attention(
     key_position: jax.Array,
     *,
     scale: float,
+    dropout: AttentionDropout | None = None,
     implementation: str | None = None,
 ) -> jax.Array:
     """Attend from each query to the keys whose position lies in its window.
@@ -52,6 +54,8 @@ def routed_attention(
         window_end: `[B, T]` int32, one past the last visible position.
         key_position: `[B, S]` int32, -1 for padding.
         scale: a Python number that multiplies the scores, usually `E ** -0.5`.
+        dropout: which probabilities to drop after the softmax, as torch does; the
+            others grow by 1 / (1 - rate). None or rate 0 compile to no dropout.
         implementation: "reference" (the definition, T x S memory), "xla_chunked"
             (memory linear in T + S, reverse mode only), or None to choose by T x S.
 
@@ -65,18 +69,22 @@ def routed_attention(
     """
     _check_arrays(q, k, v, window_start, window_end, key_position)
     _check_options(scale, implementation)
+    if dropout is not None:
+        _check_dropout(dropout, q.shape[:2])
+        dropout = dropout if dropout.rate > 0 else None
     arguments = (q, k, v, window_start, window_end, key_position)
+    options = {"scale": float(scale), "dropout": dropout}
     if implementation is None:
-        return _first_that_serves(arguments, float(scale))
-    return _IMPLEMENTATIONS[implementation](*arguments, scale=float(scale))
+        return _first_that_serves(arguments, options)
+    return _IMPLEMENTATIONS[implementation](*arguments, **options)
 
 
-def _first_that_serves(arguments: tuple[jax.Array, ...], scale: float) -> jax.Array:
+def _first_that_serves(arguments: tuple[jax.Array, ...], options: dict) -> jax.Array:
     q, k = arguments[:2]
     refusals = []
     for name in _automatic_order(q.shape[1] * k.shape[1]):
         try:
-            return _IMPLEMENTATIONS[name](*arguments, scale=scale)
+            return _IMPLEMENTATIONS[name](*arguments, **options)
         except NotImplementedError as refusal:
             refusals.append(f"{name}: {refusal}")
     raise NotImplementedError(
@@ -141,6 +149,30 @@ def _check_options(scale: float, implementation: str | None) -> None:
             f"implementation is {implementation!r}, which does not exist; use None or "
             f"one of {', '.join(_IMPLEMENTATIONS)}."
         )
+
+
+def _check_dropout(dropout: AttentionDropout, window_shape: tuple[int, ...]) -> None:
+    if not isinstance(dropout, AttentionDropout):
+        raise ValueError(
+            f"dropout is {dropout!r}, but a mask needs a seed and query positions "
+            "beside its rate; pass an AttentionDropout or None."
+        )
+    rate = dropout.rate
+    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
+        raise ValueError(
+            f"dropout.rate is {rate!r}, but kept probabilities grow by 1 / (1 - rate) "
+            "in the compiled program; pass a Python number in [0, 1)."
+        )
+    seed_shape = getattr(dropout.seed, "shape", ())
+    seed_dtype = getattr(dropout.seed, "dtype", type(dropout.seed).__name__)
+    if seed_shape != () or str(seed_dtype) != "uint32":
+        raise ValueError(
+            f"dropout.seed has shape {seed_shape} and dtype {seed_dtype}, but the mask "
+            "is a hash of one 32-bit number; pass a uint32 scalar such as "
+            "jax.random.bits(key, (), jnp.uint32)."
+        )
+    position, int32 = dropout.query_position, jnp.dtype("int32")
+    _check("dropout.query_position", position, window_shape, "[B, T]", int32)
 
 
 def _check(

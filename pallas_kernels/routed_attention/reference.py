@@ -11,6 +11,12 @@ R = H // G query heads per key/value head, E head dimension.
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.routed_attention.dropout import (
+    AttentionDropout,
+    dropping,
+    query_codes,
+)
+
 # The score of an invisible key: finite, so that a row of them has a finite softmax.
 INVISIBLE_SCORE = float(jnp.finfo(jnp.float32).min)
 
@@ -34,9 +40,10 @@ def reference(
     key_position_BS: jax.Array,
     *,
     scale: float,
+    dropout: AttentionDropout | None = None,
 ) -> jax.Array:
     """Attend with a full T x S matrix; arguments and result as `routed_attention`."""
-    num_rows, num_queries, _, head_dim = q_BTHE.shape
+    num_rows, num_queries, num_heads, head_dim = q_BTHE.shape
     num_kv_heads = k_BSGE.shape[2]
     q, k, v = (x.astype(jnp.float32) for x in (q_BTHE, k_BSGE, v_BSGE))
     q_BTGRE = q.reshape(num_rows, num_queries, num_kv_heads, -1, head_dim)
@@ -48,5 +55,9 @@ def reference(
     weight_BGRTS = jax.nn.softmax(score_BGRTS, axis=-1)
     # An empty window leaves a uniform row; zeroing it here also zeroes its gradient.
     weight_BGRTS = jnp.where(visible_B11TS, weight_BGRTS, 0.0)
+    if dropout is not None:
+        code_BHT = query_codes(dropout, num_heads)
+        code_BGRT = code_BHT.reshape(num_rows, num_kv_heads, -1, num_queries)
+        weight_BGRTS = dropping(code_BGRT, key_position_BS, dropout.rate)(weight_BGRTS)
     out_BTGRE = jnp.einsum("BGRTS,BSGE->BTGRE", weight_BGRTS, v)
     return out_BTGRE.reshape(q_BTHE.shape).astype(q_BTHE.dtype)

@@ -2,18 +2,24 @@
 
 The forward pass keeps a running maximum, sum and weighted value (Rabe and Staats,
 arXiv 2112.05682); the backward pass recomputes the weights of each block from the saved
-log-sum-exp (FlashAttention, arXiv 2205.14135).
+log-sum-exp (FlashAttention, arXiv 2205.14135), and their dropout from its hash.
 
 Legend, beside that of `reference.py`: N query chunks of Q tokens, M key chunks of C
 tokens. Inside this file heads come before tokens, so that a block is a batched matmul.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.routed_attention.dropout import (
+    AttentionDropout,
+    dropping,
+    query_codes,
+)
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
 
 # Most tokens in one chunk of queries and of keys: a block of scores is then at most
@@ -26,11 +32,15 @@ _float32_einsum = functools.partial(jnp.einsum, preferred_element_type=jnp.float
 
 
 class _Queries(NamedTuple):
-    """Queries and windows: `[B, T, H, E]`, `[B, T]`, or a chunk `[B, G, R, Q, E]`."""
+    """Queries and windows: `[B, T, H, E]`, `[B, T]`, or a chunk `[B, G, R, Q, E]`.
+
+    `code` is that of their dropout, `[B, H, T]` or a chunk `[B, G, R, Q]`, or None.
+    """
 
     q: jax.Array
     window_start: jax.Array
     window_end: jax.Array
+    code: jax.Array | None
 
 
 class _Keys(NamedTuple):
@@ -41,12 +51,21 @@ class _Keys(NamedTuple):
     position: jax.Array
 
 
+class _Constants(NamedTuple):
+    """What the program is compiled for."""
+
+    scale: float
+    rate: float
+
+
 class _Statistics(NamedTuple):
     """What the backward pass knows of a query chunk beside its queries."""
 
     dout: jax.Array  # [B, G, R, Q, E]
     log_sum_exp: jax.Array  # [B, G, R, Q]
-    delta: jax.Array  # [B, G, R, Q]: out . dout, the mean of dweight under the softmax
+    # [B, G, R, Q]: out . dout, the mean of dweight under the softmax. With dropout too:
+    # dweight holds the same factors as the weights in out.
+    delta: jax.Array
 
 
 def xla_chunked(
@@ -58,37 +77,33 @@ def xla_chunked(
     key_position_BS: jax.Array,
     *,
     scale: float,
+    dropout: AttentionDropout | None = None,
 ) -> jax.Array:
     """Attend in blocks; arguments and result as `routed_attention`.
 
     T and S are arbitrary: they are split into equal chunks, padded by less than one
     token per chunk. Supports reverse mode only (`jax.custom_vjp`).
     """
-    return _attention(
-        scale, q_BTHE, k_BSGE, v_BSGE, window_start_BT, window_end_BT, key_position_BS
-    )
+    constants, code_BHT = _Constants(scale, rate=0.0), None
+    if dropout is not None:
+        constants = constants._replace(rate=dropout.rate)
+        code_BHT = query_codes(dropout, num_heads=q_BTHE.shape[2])
+    queries = _Queries(q_BTHE, window_start_BT, window_end_BT, code_BHT)
+    keys = _Keys(k_BSGE, v_BSGE, key_position_BS)
+    return _attention(constants, *queries, *keys)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(scale: float, *arrays: jax.Array) -> jax.Array:
-    return _attention_forward(scale, *arrays)[0]
+def _attention(constants: _Constants, *arrays: jax.Array | None) -> jax.Array:
+    return _attention_forward(constants, *arrays)[0]
 
 
-def _attention_forward(
-    scale: float,
-    q_BTHE: jax.Array,
-    k_BSGE: jax.Array,
-    v_BSGE: jax.Array,
-    window_start_BT: jax.Array,
-    window_end_BT: jax.Array,
-    key_position_BS: jax.Array,
-) -> tuple:
-    queries = _Queries(q_BTHE, window_start_BT, window_end_BT)
-    keys = _Keys(k_BSGE, v_BSGE, key_position_BS)
+def _attention_forward(constants: _Constants, *arrays) -> tuple:
+    queries, keys = _Queries(*arrays[:4]), _Keys(*arrays[4:])
     key_chunks = _key_chunks(keys)
 
     def attend(query_chunk: _Queries) -> tuple:
-        return _attend_query_chunk(scale, query_chunk, key_chunks)
+        return _attend_query_chunk(constants, query_chunk, key_chunks)
 
     query_chunks = _query_chunks(queries, num_kv_heads=keys.k.shape[2])
     out, log_sum_exp = jax.lax.map(attend, query_chunks)
@@ -96,7 +111,9 @@ def _attention_forward(
     return out_BTHE, (queries, keys, out_BTHE, log_sum_exp)
 
 
-def _attention_backward(scale: float, residuals: tuple, dout_BTHE: jax.Array) -> tuple:
+def _attention_backward(
+    constants: _Constants, residuals: tuple, dout_BTHE: jax.Array
+) -> tuple:
     queries, keys, out_BTHE, log_sum_exp = residuals
     num_kv_heads = keys.k.shape[2]
     query_chunks = _query_chunks(queries, num_kv_heads)
@@ -109,7 +126,7 @@ def _attention_backward(scale: float, residuals: tuple, dout_BTHE: jax.Array) ->
         def visit_query_chunk(dkey: tuple, scanned: tuple) -> tuple:
             query_chunk, statistics_chunk, dq_BGRQE = scanned
             dq_block, dk_block, dv_block = _block_gradients(
-                scale, query_chunk, statistics_chunk, key_chunk
+                constants, query_chunk, statistics_chunk, key_chunk
             )
             return (dkey[0] + dk_block, dkey[1] + dv_block), dq_BGRQE + dq_block
 
@@ -122,24 +139,28 @@ def _attention_backward(scale: float, residuals: tuple, dout_BTHE: jax.Array) ->
     dq, (dk, dv) = jax.lax.scan(visit_key_chunk, dq, _key_chunks(keys))
     dq = _merge_queries(dq, queries.q)
     dk, dv = _merge_keys(dk, keys.k), _merge_keys(dv, keys.v)
-    return dq, dk, dv, None, None, None  # windows and positions have no gradient
+    # In the order of _Queries and _Keys; only q, k and v have a gradient.
+    return dq, None, None, None, dk, dv, None
 
 
 _attention.defvjp(_attention_forward, _attention_backward)
 
 
-def _attend_query_chunk(scale: float, queries: _Queries, key_chunks: _Keys) -> tuple:
+def _attend_query_chunk(
+    constants: _Constants, queries: _Queries, key_chunks: _Keys
+) -> tuple:
     """Return the output and log-sum-exp of one query chunk over every key chunk."""
 
     def visit_key_chunk(running: tuple, keys: _Keys) -> tuple:
         max_BGRQ, sum_BGRQ, value_BGRQE = running
-        score_BGRQC, visible = _block_scores(scale, queries, keys)
+        score_BGRQC, visible = _block_scores(constants, queries, keys)
         new_max_BGRQ = jnp.maximum(max_BGRQ, jnp.max(score_BGRQC, axis=-1))
         weight_BGRQC = jnp.exp(score_BGRQC - new_max_BGRQ[..., None])
         weight_BGRQC = jnp.where(visible, weight_BGRQC, 0.0)
         shrink_BGRQ = jnp.exp(max_BGRQ - new_max_BGRQ)
         sum_BGRQ = sum_BGRQ * shrink_BGRQ + jnp.sum(weight_BGRQC, axis=-1)
-        weight_BGRQC = weight_BGRQC.astype(keys.v.dtype)
+        drop = _block_dropout(constants, queries, keys)
+        weight_BGRQC = drop(weight_BGRQC).astype(keys.v.dtype)
         block_BGRQE = _float32_einsum("BGRQC,BGCE->BGRQE", weight_BGRQC, keys.v)
         value_BGRQE = value_BGRQE * shrink_BGRQ[..., None] + block_BGRQE
         return (new_max_BGRQ, sum_BGRQ, value_BGRQE), None
@@ -155,25 +176,36 @@ def _attend_query_chunk(scale: float, queries: _Queries, key_chunks: _Keys) -> t
     return out_BGRQE, max_BGRQ + jnp.log(sum_BGRQ)
 
 
-def _block_scores(scale: float, queries: _Queries, keys: _Keys) -> tuple:
+def _block_scores(constants: _Constants, queries: _Queries, keys: _Keys) -> tuple:
     """Return the scores [B, G, R, Q, C] of one block and which of them are visible."""
     visible_BQC = visible_keys(queries.window_start, queries.window_end, keys.position)
     visible = visible_BQC[:, None, None]
-    score_BGRQC = _float32_einsum("BGRQE,BGCE->BGRQC", queries.q, keys.k) * scale
+    score_BGRQC = _float32_einsum("BGRQE,BGCE->BGRQC", queries.q, keys.k)
+    score_BGRQC = score_BGRQC * constants.scale
     return jnp.where(visible, score_BGRQC, INVISIBLE_SCORE), visible
 
 
+def _block_dropout(
+    constants: _Constants, queries: _Queries, keys: _Keys
+) -> Callable[[jax.Array], jax.Array]:
+    """Return the dropout of one block of weights, the identity without a code."""
+    if queries.code is None:
+        return lambda weight_BGRQC: weight_BGRQC
+    return dropping(queries.code, keys.position, constants.rate)
+
+
 def _block_gradients(
-    scale: float, queries: _Queries, statistics: _Statistics, keys: _Keys
+    constants: _Constants, queries: _Queries, statistics: _Statistics, keys: _Keys
 ) -> tuple:
     """Return what one block adds to the gradients of q, k and v, in float32."""
     dout, log_sum_exp, delta = statistics
-    score_BGRQC, visible = _block_scores(scale, queries, keys)
+    score_BGRQC, visible = _block_scores(constants, queries, keys)
     weight_BGRQC = jnp.exp(score_BGRQC - log_sum_exp[..., None])
     weight_BGRQC = jnp.where(visible, weight_BGRQC, 0.0)
-    dweight_BGRQC = _float32_einsum("BGRQE,BGCE->BGRQC", dout, keys.v)
-    dscore_BGRQC = weight_BGRQC * (dweight_BGRQC - delta[..., None]) * scale
-    weight_BGRQC = weight_BGRQC.astype(keys.v.dtype)
+    drop = _block_dropout(constants, queries, keys)
+    dweight_BGRQC = drop(_float32_einsum("BGRQE,BGCE->BGRQC", dout, keys.v))
+    dscore_BGRQC = weight_BGRQC * (dweight_BGRQC - delta[..., None]) * constants.scale
+    weight_BGRQC = drop(weight_BGRQC).astype(keys.v.dtype)
     dscore_BGRQC = dscore_BGRQC.astype(keys.k.dtype)
     dq = _float32_einsum("BGRQC,BGCE->BGRQE", dscore_BGRQC, keys.k)
     dk = _float32_einsum("BGRQC,BGRQE->BGCE", dscore_BGRQC, queries.q)
@@ -183,10 +215,15 @@ def _block_gradients(
 
 def _query_chunks(queries: _Queries, num_kv_heads: int) -> _Queries:
     """Return N query chunks along a new first axis; padding has an empty window."""
+    code = queries.code
+    if code is not None:
+        code_BTH1 = code.swapaxes(1, 2)[..., None]
+        code = _split_queries(code_BTH1, num_kv_heads)[..., 0]
     return _Queries(
         _split_queries(queries.q, num_kv_heads),
         _split_tokens(queries.window_start, QUERY_CHUNK, 0),
         _split_tokens(queries.window_end, QUERY_CHUNK, 0),
+        code,
     )
 
 

@@ -7,6 +7,7 @@ Legend: B rows, T query tokens, S key tokens, H query heads, G key/value heads, 
 dimension.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import routed_attention
+from pallas_kernels import AttentionDropout, routed_attention
 
 
 class Visibility(NamedTuple):
@@ -75,7 +76,32 @@ def random_case(
     return Case(q, k, v, dout, visibility, head_dim**-0.5)
 
 
-def oracle(case: Case) -> tuple[np.ndarray, ...]:
+def absorb(state: int, number: int) -> int:
+    """Take one step of SplitMix with the 32-bit finaliser of MurmurHash3."""
+    z = (state + (number + 1) * 0x9E3779B9) % 2**32
+    z = (z ^ (z >> 16)) * 0x85EBCA6B % 2**32
+    z = (z ^ (z >> 13)) * 0xC2B2AE35 % 2**32
+    return z ^ (z >> 16)
+
+
+def kept_by_hash(seed, rate, query_position, key_position, num_heads) -> np.ndarray:
+    """Return which probabilities [B, H, T, S] dropout keeps, one by one."""
+    num_rows, num_queries = query_position.shape
+    kept = np.zeros((num_rows, num_heads, num_queries, key_position.shape[1]), bool)
+    for row, head, query in np.ndindex(kept.shape[:3]):
+        code = 0
+        for number in (int(seed), row, head, int(query_position[row, query])):
+            code = absorb(code, number)
+        kept[row, head, query] = [
+            absorb(code, position) >= int(rate * 2**32)
+            for position in key_position[row].tolist()
+        ]
+    return kept
+
+
+def oracle(
+    case: Case, dropout: AttentionDropout | None = None
+) -> tuple[np.ndarray, ...]:
     """Return out, dq, dk and dv in float64, from dense matrices."""
     q, k, v, dout = (np.asarray(x, np.float64) for x in case[:4])
     start, end, position = (np.asarray(x, np.int64) for x in case.visibility)
@@ -90,14 +116,19 @@ def oracle(case: Case) -> tuple[np.ndarray, ...]:
     peak = np.max(score, axis=-1, keepdims=True)
     weight = np.exp(score - np.where(np.isfinite(peak), peak, 0.0))
     weight /= np.maximum(weight.sum(axis=-1, keepdims=True), 1e-300)
-    out = np.einsum("bhts,bshe->bthe", weight, v_BSHE)
+    factor = np.ones_like(weight)
+    if dropout is not None:
+        seed, query_position = (np.asarray(x) for x in jax.tree.leaves(dropout))
+        kept = kept_by_hash(seed, dropout.rate, query_position, position, q.shape[2])
+        factor = kept / (1.0 - dropout.rate)
+    out = np.einsum("bhts,bshe->bthe", weight * factor, v_BSHE)
 
-    dweight = np.einsum("bthe,bshe->bhts", dout, v_BSHE)
+    dweight = factor * np.einsum("bthe,bshe->bhts", dout, v_BSHE)
     mean = np.sum(weight * dweight, axis=-1, keepdims=True)
     dscore = weight * (dweight - mean) * case.scale
     dq = np.einsum("bhts,bshe->bthe", dscore, k_BSHE)
     dk = np.einsum("bhts,bthe->bshe", dscore, q)
-    dv = np.einsum("bhts,bthe->bshe", weight, dout)
+    dv = np.einsum("bhts,bthe->bshe", weight * factor, dout)
     dk, dv = (x.reshape(*k.shape[:3], repeats, -1).sum(axis=3) for x in (dk, dv))
     return out, dq, dk, dv
 
@@ -109,25 +140,56 @@ def unchanged(function: Callable) -> Callable:
 
 @functools.partial(jax.jit, static_argnames=("scale", "implementation", "transform"))
 def value_and_gradients(
-    q, k, v, dout, visibility, *, scale, implementation, transform=unchanged
+    q,
+    k,
+    v,
+    dout,
+    visibility,
+    dropout=None,
+    *,
+    scale,
+    implementation,
+    transform=unchanged,
 ) -> tuple[jax.Array, ...]:
     """Return out, dq, dk and dv; cases of equal shape share one compilation."""
 
     @transform
     def attend(q, k, v):
         return routed_attention(
-            q, k, v, *visibility, scale=scale, implementation=implementation
+            q,
+            k,
+            v,
+            *visibility,
+            scale=scale,
+            dropout=dropout,
+            implementation=implementation,
         )
 
     out, pull_back = jax.vjp(attend, q, k, v)
     return out, *pull_back(dout)
 
 
-def run(case: Case, implementation: str, transform=unchanged) -> tuple[jax.Array, ...]:
+def run(
+    case: Case, implementation: str, transform=unchanged, dropout=None
+) -> tuple[jax.Array, ...]:
     """Return out, dq, dk and dv of an implementation under jit."""
     *arrays, scale = case
     return value_and_gradients(
-        *arrays, scale=scale, implementation=implementation, transform=transform
+        *arrays,
+        dropout,
+        scale=scale,
+        implementation=implementation,
+        transform=transform,
+    )
+
+
+def random_dropout(seed, visibility, rate) -> AttentionDropout:
+    """Draw a seed and distinct query positions that are not their indices."""
+    rng = np.random.default_rng(seed)
+    num_rows, num_queries = visibility.window_start.shape
+    position = [rng.permutation(2 * num_queries)[:num_queries] for _ in range(num_rows)]
+    return AttentionDropout(
+        jnp.uint32(rng.integers(2**32)), jnp.asarray(position, jnp.int32), rate
     )
 
 
@@ -138,11 +200,17 @@ class RoutedAttentionSuite:
     # Largest error, as a share of the oracle's largest entry or of 1, the inputs' size.
     tolerance: ClassVar[dict[str, float]] = {"float32": 1e-5, "bfloat16": 2e-2}
 
-    def check(self, case: Case, tolerance: float | None = None) -> None:
+    def check(
+        self,
+        case: Case,
+        tolerance: float | None = None,
+        dropout: AttentionDropout | None = None,
+    ) -> None:
         """Compare values and gradients with the oracle, and their dtypes with q's."""
         dtype = str(case.q_BTHE.dtype)
         tolerance = self.tolerance[dtype] if tolerance is None else tolerance
-        results, expected = run(case, self.implementation), oracle(case)
+        results = run(case, self.implementation, dropout=dropout)
+        expected = oracle(case, dropout)
         for name, actual, wanted in zip(
             ("out", "dq", "dk", "dv"), results, expected, strict=True
         ):
@@ -261,3 +329,69 @@ class RoutedAttentionSuite:
         x = jnp.asarray(case.q_BTHE)
         actual, wanted = (jax.jit(jax.grad(f))(x) for f in (scanned, looped))
         np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    def test_dropout_after_the_softmax_matches_the_definition(self, dtype):
+        # More queries and keys than one chunk holds, and two query heads to a key head.
+        visibility = random_visibility(20, 2, 270, 140)
+        case = random_case(21, visibility, heads=4, kv_heads=2, dtype=dtype)
+        self.check(case, dropout=random_dropout(22, visibility, rate=0.1))
+
+    @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+    def test_dropout_keeps_padding_and_empty_windows_at_zero(self, rate):
+        visibility = random_visibility(23, 2, 20, 30)
+        visibility.key_position[:, 20:] = -1
+        visibility.window_end[:, :5] = visibility.window_start[:, :5]
+        case = random_case(24, visibility)
+        dropout = random_dropout(25, visibility, rate)
+        self.check(case, dropout=dropout)
+        out, dq, dk, dv = run(case, self.implementation, dropout=dropout)
+        for blind in (out[:, :5], dq[:, :5], dk[:, 20:], dv[:, 20:]):
+            assert not np.any(blind)
+
+    def test_reordered_and_gathered_tokens_keep_their_dropout(self):
+        visibility = random_visibility(26, 2, 270, 140)
+        case = random_case(27, visibility)
+        dropout = random_dropout(28, visibility, rate=0.3)
+        rng = np.random.default_rng(29)
+        queries, keys = rng.permutation(270)[:100], rng.permutation(140)
+        moved = Case(
+            case.q_BTHE[:, queries],
+            case.k_BSGE[:, keys],
+            case.v_BSGE[:, keys],
+            case.dout_BTHE[:, queries],
+            Visibility(
+                visibility.window_start[:, queries],
+                visibility.window_end[:, queries],
+                visibility.key_position[:, keys],
+            ),
+            case.scale,
+        )
+        position = dropout.query_position[:, queries]
+        moved_dropout = dataclasses.replace(dropout, query_position=position)
+        out, dq, *_ = run(case, self.implementation, dropout=dropout)
+        moved_out, moved_dq, *_ = run(moved, self.implementation, dropout=moved_dropout)
+        for actual, wanted in ((moved_out, out), (moved_dq, dq)):
+            wanted = wanted[:, queries]
+            np.testing.assert_allclose(actual, wanted, rtol=0.0, atol=1e-5)
+
+    def test_checkpoint_recomputes_the_same_dropout(self):
+        case = random_case(30, random_visibility(31, 1, 20, 30))
+        dropout = random_dropout(32, case.visibility, rate=0.5)
+        plain, rematerialised = (
+            run(case, self.implementation, transform, dropout)
+            for transform in (unchanged, jax.checkpoint)
+        )
+        for actual, wanted in zip(rematerialised, plain, strict=True):
+            np.testing.assert_allclose(actual, wanted, rtol=0.0, atol=1e-6)
+
+    def test_dropout_of_rate_zero_compiles_to_no_dropout(self):
+        case = random_case(33, random_visibility(34, 1, 20, 30))
+        dropout = random_dropout(35, case.visibility, rate=0.0)
+
+        def program(dropout):
+            options = {"scale": case.scale, "implementation": self.implementation}
+            return value_and_gradients.lower(*case[:5], dropout, **options).as_text()
+
+        assert program(dropout) == program(None)
+        assert program(dataclasses.replace(dropout, rate=0.1)) != program(None)

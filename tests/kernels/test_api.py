@@ -1,5 +1,6 @@
 """`routed_attention` refuses in one sentence and chooses by size."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pallas_kernels import routed_attention
+from pallas_kernels import AttentionDropout, routed_attention
 from tests.kernels.routed_attention_suite import (
     packed_documents,
     random_case,
@@ -31,6 +32,12 @@ ARGUMENTS = {
     "key_position": jnp.zeros((2, 6), jnp.int32),
     "scale": 0.5,
 }
+DROPOUT = AttentionDropout(jnp.uint32(0), jnp.zeros((2, 5), jnp.int32), 0.1)
+
+
+def dropout_with(**changes):
+    """Return the arguments' dropout, spoiled."""
+    return {"dropout": dataclasses.replace(DROPOUT, **changes)}
 
 
 @functools.partial(jax.jit, static_argnames=("scale", "implementation"))
@@ -66,6 +73,36 @@ def attend_compiled(*arrays, scale, implementation):
         ({"key_position": jnp.zeros((1, 6), jnp.int32)}, r"key_position has shape"),
         ({"scale": float("nan")}, r"scale is nan.*finite Python number"),
         ({"scale": jnp.ones(())}, r"scale is Array.*finite Python number"),
+        ({"dropout": 0.1}, r"dropout is 0.1.*pass an AttentionDropout or None"),
+        (dropout_with(rate=1.0), r"dropout.rate is 1.0.*Python number in \[0, 1\)"),
+        (dropout_with(rate=-0.1), r"dropout.rate is -0.1.*in \[0, 1\)"),
+        (dropout_with(rate=float("nan")), r"dropout.rate is nan"),
+        (dropout_with(rate=jnp.ones(())), r"dropout.rate is Array"),
+        (dropout_with(seed=7), r"dropout.seed has.*dtype int, .*pass a uint32"),
+        (
+            dropout_with(seed=jnp.int32(7)),
+            r"dropout.seed has.*dtype int32.*pass a uint32",
+        ),
+        (
+            dropout_with(seed=jnp.zeros(2, jnp.uint32)),
+            r"dropout.seed has shape \(2,\).*scalar",
+        ),
+        (
+            dropout_with(seed=jax.random.key(0)),
+            r"dropout.seed has.*key<fry>.*random.bits",
+        ),
+        (
+            dropout_with(query_position=jnp.zeros((2, 6), jnp.int32)),
+            r"dropout.query_position has shape \(2, 6\).*\(2, 5\)",
+        ),
+        (
+            dropout_with(query_position=jnp.zeros((2, 5))),
+            r"dropout.query_position has dtype float32.*to int32",
+        ),
+        (
+            dropout_with(rate=0.0, seed=jnp.int32(7)),
+            r"dropout.seed has.*int32.*pass a uint32",
+        ),
         ({"implementation": "fast"}, r"'fast'.*None or one of reference, xla_chunked"),
     ],
 )
@@ -79,7 +116,7 @@ def record_calls(monkeypatch, refusing=()):
     """Replace the implementations by ones that note their name, and may refuse."""
     calls = []
 
-    def attend(name, q, *arrays, scale):
+    def attend(name, q, *arrays, scale, dropout):
         calls.append(name)
         if name in refusing:
             raise NotImplementedError(f"{name} is on strike.")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pallas_kernels import routed_attention
+from pallas_kernels import AttentionDropout, routed_attention
 from pallas_kernels.routed_attention.reference import reference
 from pallas_kernels.routed_attention.xla_chunked import (
     KEY_CHUNK,
@@ -37,7 +37,7 @@ def test_chunk_edges_agree_with_the_reference(extra):
     np.testing.assert_allclose(actual, wanted, rtol=0.0, atol=1e-5)
 
 
-def temporary_bytes(num_tokens, implementation):
+def temporary_bytes(num_tokens, implementation, rate):
     """Compile forward and backward at T = S and return the temporary memory."""
     token = jax.ShapeDtypeStruct((1, num_tokens, 2, 32), jnp.float32)
     integer = jax.ShapeDtypeStruct((1, num_tokens), jnp.int32)
@@ -51,6 +51,7 @@ def temporary_bytes(num_tokens, implementation):
             window_end,
             key_position,
             scale=1.0,
+            dropout=AttentionDropout(jnp.uint32(0), window_start, rate),
             implementation=implementation,
         )
         return jnp.sum(out * out)
@@ -60,9 +61,10 @@ def temporary_bytes(num_tokens, implementation):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
-def test_memory_grows_with_tokens_where_the_reference_grows_with_their_square():
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_memory_grows_with_tokens_where_the_reference_grows_with_their_square(rate):
     def growth(implementation):
-        small, large = (temporary_bytes(n, implementation) for n in (512, 2048))
+        small, large = (temporary_bytes(n, implementation, rate) for n in (512, 2048))
         return large / small
 
     assert growth("xla_chunked") < 8.0
