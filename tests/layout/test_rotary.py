@@ -5,6 +5,7 @@ import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from unimod_jax.layout import apply_rotary, rotary_phase
@@ -55,3 +56,23 @@ def test_rotation_preserves_norms_and_leaves_position_zero_alone():
 def test_rotation_keeps_the_dtype_of_the_heads():
     x = jnp.ones((1, 2, 1, 4), jnp.bfloat16)
     chex.assert_trees_all_equal_dtypes(rotated(x, [0, 1]), x)
+
+
+def test_a_shorter_phase_turns_the_first_dimensions_as_a_smaller_head():
+    x = jax.random.normal(jax.random.key(2), (1, 3, 2, 10))
+    phase = rotary_phase(jnp.asarray([[0, 7, 3]], jnp.int32), 4, THETA)
+    turned = apply_rotary(x, phase)
+    np.testing.assert_array_equal(turned[..., :4], rotated(x[..., :4], [0, 7, 3]))
+    np.testing.assert_array_equal(turned[..., 4:], x[..., 4:])
+    assert np.abs(turned[:, 1:, :, :4] - x[:, 1:, :, :4]).min(axis=-1).max() > 0.1
+
+
+def test_an_odd_number_of_dimensions_cannot_turn():
+    with pytest.raises(ValueError, match=r"rotated_dim 5 is odd"):
+        rotary_phase(jnp.zeros((1, 1), jnp.int32), 5, THETA)
+
+
+def test_a_head_cannot_turn_more_dimensions_than_it_has():
+    phase = rotary_phase(jnp.zeros((1, 1), jnp.int32), 8, THETA)
+    with pytest.raises(ValueError, match=r"turns 8 dimensions but a head has 6"):
+        apply_rotary(jnp.zeros((1, 1, 1, 6)), phase)

@@ -11,8 +11,10 @@ from tests.models.tiny_model import (
     by_position,
     flat,
     forward,
+    in_towers,
     random_group,
     random_variables,
+    summed_over_towers,
     tiny_spec,
 )
 from unimod_jax.layout import IMAGE, TEXT, SegmentSpec, TaskLayout
@@ -33,33 +35,8 @@ def mixed_batch(spec):
         SegmentSpec("voice", modalities[-1], 2),
         SegmentSpec("answer", TEXT, 3),
     )
-    layout = TaskLayout("mixed", segments, spec.untying.streams())
-    return {"mixed": random_group(layout, modalities)}
-
-
-def in_towers(dense, like):
-    """The dense parameters, copied into every tower of the tree `like`."""
-    dense = flat(dense)
-
-    def copy(path, leaf):
-        name = "/".join(key.key for key in path)
-        source = dense.get(name)
-        if source is None:
-            source = dense[name.rpartition("/")[0] + "/shared"]
-        assert source.shape == leaf.shape
-        return source
-
-    return jax.tree_util.tree_map_with_path(copy, like)
-
-
-def summed_over_towers(gradient, dense):
-    """Tower gradients added up under the name of the shared parameter."""
-    dense, summed = flat(dense), {}
-    for name, leaf in flat(gradient).items():
-        if name not in dense:
-            name = name.rpartition("/")[0] + "/shared"
-        summed[name] = summed.get(name, 0.0) + np.asarray(leaf)
-    return summed
+    layout = TaskLayout("mixed", segments, spec.streams)
+    return {"mixed": random_group(layout)}
 
 
 def equal_parameters(modalities):

@@ -3,20 +3,45 @@
 Attention stays global over the whole row; every projection, norm and feed-forward
 belongs to a *tower*, and an untying map says which modality uses which tower for which
 component. A dense model is a MoT with one tower.
-Reading order: `untying_map`, `towers`, `attention`, `feed_forward`, `block`.
+Reading order: `untying_map`, `towers`, `feed_forward`, `expert_choice`, `kv_cache`,
+`attention`, `block_config`, `block`, `warm_start`.
 """
 
-from unimod_jax.mot.block import BlockConfig, TransformerBlock
-from unimod_jax.mot.feed_forward import swiglu_width
-from unimod_jax.mot.towers import TowerLinear, TowerNorm
-from unimod_jax.mot.untying_map import COMPONENTS, UntyingMap
+from unimod_jax.mot.block import TransformerBlock
+from unimod_jax.mot.block_config import BlockConfig
+from unimod_jax.mot.dropout import dropped_out
+from unimod_jax.mot.expert_choice import ExpertChoice
+from unimod_jax.mot.feed_forward import FeedForward, swiglu_width
+from unimod_jax.mot.kv_cache import LayerCache
+from unimod_jax.mot.towers import (
+    Linear,
+    Norm,
+    Streams,
+    Towers,
+    layer_norm,
+    project,
+    rms_norm,
+)
+from unimod_jax.mot.untying_map import COMPONENTS, UntyingMap, common_streams
+from unimod_jax.mot.warm_start import copy_towers
 
 __all__ = [
     "COMPONENTS",
     "BlockConfig",
-    "TowerLinear",
-    "TowerNorm",
+    "ExpertChoice",
+    "FeedForward",
+    "LayerCache",
+    "Linear",
+    "Norm",
+    "Streams",
+    "Towers",
     "TransformerBlock",
     "UntyingMap",
+    "common_streams",
+    "copy_towers",
+    "dropped_out",
+    "layer_norm",
+    "project",
+    "rms_norm",
     "swiglu_width",
 ]

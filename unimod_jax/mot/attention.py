@@ -5,21 +5,27 @@ joined along the token axis only here, and the order they are joined in does not
 what a token sees is decided by positions and windows.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
-from pallas_kernels import routed_attention
+from pallas_kernels import AttentionDropout, routed_attention
+from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
 from unimod_jax.layout import AttentionGeometry, apply_rotary
+from unimod_jax.mot.kv_cache import Keys
 from unimod_jax.mot.towers import Streams
 
+type Geometry = dict[str, AttentionGeometry]
 
-def join(arrays: dict[str, jax.Array]) -> jax.Array:
-    """Concatenates streams along the token axis, in dictionary order."""
-    parts = list(arrays.values())
+
+def join(arrays: Streams, order: Sequence[str]) -> jax.Array:
+    """Concatenates streams along the token axis, in the given order."""
+    parts = [arrays[name] for name in order]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 
-def split_like(joined: jax.Array, streams: dict[str, jax.Array]) -> Streams:
+def split_like(joined: jax.Array, streams: Streams) -> Streams:
     """Cuts a joined array back into streams as long as the given ones."""
     pieces, start = {}, 0
     for name, stream in streams.items():
@@ -28,44 +34,94 @@ def split_like(joined: jax.Array, streams: dict[str, jax.Array]) -> Streams:
     return pieces
 
 
-def join_geometry(geometry: dict[str, AttentionGeometry]) -> AttentionGeometry:
-    """Concatenates the streams' positions, windows and phases in the same order."""
-    parts = list(geometry.values())
+def join_geometry(geometry: Geometry, order: Sequence[str]) -> AttentionGeometry:
+    """Concatenates the streams' positions, windows and phases in the given order."""
+    parts = [geometry[name] for name in order]
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=1), *parts)
 
 
+def turned(heads: Streams, geometry: Geometry) -> Streams:
+    """Queries or keys, stream -> [B, T, heads, E], rotated by their positions."""
+    return {
+        name: apply_rotary(x, geometry[name].phase_BT2R) for name, x in heads.items()
+    }
+
+
+def join_keys(key: Streams, value: Streams, geometry: Geometry) -> Keys:
+    """The keys of one pass: rotated keys and values, stream -> [B, T, G, E]."""
+    order = tuple(key)
+    position = {name: geometry[name].position_BT for name in order}
+    return Keys(join(key, order), join(value, order), join(position, order))
+
+
 def global_attention(
     query: Streams,
-    key: Streams,
-    value: Streams,
-    geometry: dict[str, AttentionGeometry],
+    keys: Keys,
+    geometry: Geometry,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_seed: jax.Array | None = None,
 ) -> Streams:
-    """Softmax attention of all streams over all streams.
+    """Softmax attention of the queries of all streams over all keys.
 
     Args:
-      query: stream -> [B, T, H, E].
-      key, value: stream -> [B, T, G, E], G dividing H.
-      geometry: stream -> positions, windows and rotary phases of its tokens.
+      query: stream -> [B, T, H, E], rotated.
+      keys: of all streams, from `join_keys` or a cache; G dividing H.
+      geometry: stream -> positions and windows of the queries.
+      dropout_rate: share of the attention probabilities to drop.
+      dropout_seed: uint32 scalar; None drops nothing.
 
     Returns:
       stream -> [B, T, H, E].
     """
-    # One order for all: dictionaries come sorted out of jit and as written without it.
-    key = {name: key[name] for name in query}
-    value = {name: value[name] for name in query}
-    geometry = {name: geometry[name] for name in query}
-    where = join_geometry(geometry)
-    q_BTHE = apply_rotary(join(query), where.phase_BT2R)
-    k_BTGE = apply_rotary(join(key), where.phase_BT2R)
+    order = tuple(query)
+    where, q_BTHE = join_geometry(geometry, order), join(query, order)
+    dropout = None
+    if dropout_seed is not None:
+        dropout = AttentionDropout(dropout_seed, where.position_BT, dropout_rate)
     attended_BTHE = routed_attention(
         q_BTHE,
-        k_BTGE,
-        join(value),
+        keys.key_BSGE.astype(q_BTHE.dtype),
+        keys.value_BSGE.astype(q_BTHE.dtype),
         where.window_start_BT,
         where.window_end_BT,
-        where.position_BT,
+        keys.position_BS,
         scale=q_BTHE.shape[-1] ** -0.5,
+        dropout=dropout,
     )
     return split_like(attended_BTHE, query)
+
+
+def received_attention(query: Streams, key: Streams, geometry: Geometry) -> Streams:
+    """How much attention each token receives (2502.06474, analysis A).
+
+    The score of a token is the mean, over heads and over the queries that may see it,
+    of the probability they give it. Computed with plain T x S matrices, for analyses
+    and as a routing baseline.
+
+    Args:
+      query: stream -> [B, T, H, E], rotated.
+      key: stream -> [B, T, G, E], rotated; G dividing H.
+      geometry: stream -> positions and windows.
+
+    Returns:
+      stream -> float32 [B, T]; zero in empty slots, which nobody sees.
+    """
+    order = tuple(query)
+    where, q_BTHE = join_geometry(geometry, order), join(query, order)
+    k_BSGE = join(key, order).astype(jnp.float32)
+    B, T, _, E = q_BTHE.shape
+    visible_BTS = visible_keys(
+        where.window_start_BT, where.window_end_BT, where.position_BT
+    )
+    visible_B11TS = visible_BTS[:, None, None]
+    # H = G x Q: each key head serves Q query heads in a row.
+    q_BTGQE = q_BTHE.reshape(B, T, k_BSGE.shape[2], -1, E).astype(jnp.float32)
+    score_BGQTS = jnp.einsum("BTGQE,BSGE->BGQTS", q_BTGQE, k_BSGE) * E**-0.5
+    score_BGQTS = jnp.where(visible_B11TS, score_BGQTS, INVISIBLE_SCORE)
+    weight_BGQTS = jnp.where(visible_B11TS, jax.nn.softmax(score_BGQTS, axis=-1), 0.0)
+    total_BS = jnp.sum(jnp.mean(weight_BGQTS, axis=(1, 2)), axis=1)
+    seen_by_BS = jnp.sum(visible_BTS, axis=1, dtype=jnp.float32)
+    return split_like(total_BS / jnp.maximum(seen_by_BS, 1.0), query)

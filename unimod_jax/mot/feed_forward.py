@@ -1,11 +1,13 @@
-"""The gated feed-forward network, one set of weights per tower (SwiGLU, 2002.05202)."""
+"""The feed-forward network of one tower: gated (SwiGLU, 2002.05202) or plain (GELU)."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 from flax import linen as nn
 
-from unimod_jax.mot.towers import Streams, TowerLinear
+from unimod_jax.mot.towers import Linear
 
 
 def swiglu_width(width: int, multiple_of: int = 32) -> int:
@@ -17,32 +19,51 @@ def swiglu_width(width: int, multiple_of: int = 32) -> int:
     return -(-hidden // multiple_of) * multiple_of
 
 
+def swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """silu(gate) * up."""
+    return jax.nn.silu(gate) * up
+
+
+def gelu(up: jax.Array) -> jax.Array:
+    """GELU by its tanh approximation, `gelu_new` of Phi-1.5's configuration."""
+    return jax.nn.gelu(up, approximate=True)
+
+
+FeedForwardKind = Literal["swiglu", "gelu"]
+
+INNER: dict[str, tuple[tuple[str, ...], Callable[..., jax.Array]]] = {
+    "swiglu": (("gate", "up"), swiglu),
+    "gelu": (("up",), gelu),
+}
+"""Kind -> names of the projections to F, and the function of their results."""
+
+
 class FeedForward(nn.Module):
-    """down(silu(gate(x)) * up(x)).
+    """down(swiglu(gate(x), up(x))), or down(gelu(up(x))).
 
     Attributes:
-      towers: stream name -> tower name.
+      kind: "swiglu" or "gelu".
       width: D.
       hidden: F.
       output_scale: variance scale of the initial down projection.
+      biases: whether the projections have biases.
     """
 
-    towers: Mapping[str, str]
+    kind: FeedForwardKind
     width: int
     hidden: int
-    output_scale: float
+    output_scale: float = 1.0
+    biases: bool = False
 
     @nn.compact
-    def __call__(self, streams: Streams) -> Streams:
-        """Maps stream -> [B, T, D] to stream -> [B, T, D]."""
-        up_shape, axes = (self.width, self.hidden), ("embed", "mlp")
-        gate = TowerLinear(self.towers, up_shape, axes, name="gate")(streams)
-        up = TowerLinear(self.towers, up_shape, axes, name="up")(streams)
-        hidden = {name: jax.nn.silu(gate[name]) * up[name] for name in streams}
-        return TowerLinear(
-            self.towers,
-            (self.hidden, self.width),
-            ("mlp", "embed"),
-            self.output_scale,
-            name="down",
-        )(hidden)
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """Maps [B, T, D] to [B, T, D], each token on its own, empty slots too."""
+        del valid_BT  # for networks in which tokens compete, see expert_choice.py
+        linear = functools.partial(Linear, bias=self.biases)
+        inward = functools.partial(linear, (self.width, self.hidden), ("embed", "mlp"))
+        names, activation = INNER[self.kind]
+        hidden_BTF = activation(*(inward(name=name)(x_BTD) for name in names))
+        outward = functools.partial(
+            linear, (self.hidden, self.width), ("mlp", "embed"), self.output_scale
+        )
+        return outward(name="down")(hidden_BTF)

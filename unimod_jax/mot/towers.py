@@ -1,11 +1,14 @@
-"""Parameters that belong to towers: a linear map and a norm, each one plain array op.
+"""Parameters that belong to towers: single-stream modules, and the one combinator.
 
 A component is applied stream by stream with the parameters of that stream's tower, so a
 tower is an ordinary matrix product on a static block of tokens: no masks, no gathers,
-no ragged products (2411.04996, Algorithm 1, without its boolean indexing).
+no ragged products (2411.04996, Algorithm 1, without its boolean indexing). `Linear` and
+`Norm` know nothing of towers; `Towers` makes one of them per tower, so parameter paths
+read component, tower, parameter: `query/text/kernel`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +32,11 @@ def project(x_BTD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
 def rms_norm(x: jax.Array, scale: jax.Array | None, epsilon: float) -> jax.Array:
     """Root-mean-square norm over the last axis, statistics in float32.
 
+    The result is cast before it is scaled, as in Llama's and Chameleon's code.
+
     Args:
       x: [..., D], any float dtype; the result has the same.
-      scale: float32 [D], or None for no learned scale.
+      scale: float32 [D] or [H, D], or None for no learned scale.
       epsilon: added to the mean square.
     """
     x_f32 = x.astype(jnp.float32)
@@ -39,63 +44,130 @@ def rms_norm(x: jax.Array, scale: jax.Array | None, epsilon: float) -> jax.Array
     normed = (x_f32 * jax.lax.rsqrt(mean_square + epsilon)).astype(x.dtype)
     if scale is None:
         return normed
-    return normed * scale.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return normed * _leading_ones(scale, x.ndim).astype(x.dtype)
 
 
-class TowerLinear(nn.Module):
-    """One [D, F] kernel per tower; no bias.
+def layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """Layer norm over the last axis, all in float32, cast at the end (as torch does).
+
+    Args:
+      x: [..., D], any float dtype; the result has the same.
+      scale, bias: float32 [D] or [H, D].
+      epsilon: added to the variance.
+    """
+    x_f32 = x.astype(jnp.float32)
+    centred = x_f32 - jnp.mean(x_f32, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + epsilon)
+    scaled = normed * _leading_ones(scale, x.ndim) + _leading_ones(bias, x.ndim)
+    return scaled.astype(x.dtype)
+
+
+def _leading_ones(weight: jax.Array, rank: int) -> jax.Array:
+    return weight.reshape((1,) * (rank - weight.ndim) + weight.shape)
+
+
+class Linear(nn.Module):
+    """One projection: parameters `kernel` [D, F] and, if asked for, `bias` [F].
 
     Attributes:
-      towers: stream name -> tower name.
       shape: (D, F).
-      axes: logical axis names of the kernel, for sharding.
+      axes: logical axis names of the kernel, for sharding; the bias has the second.
       scale: multiplies the variance of the fan-in normal initialiser.
+      bias: whether to add a bias, initially zero.
     """
 
-    towers: Mapping[str, str]
     shape: tuple[int, int]
     axes: tuple[str, str]
     scale: float = 1.0
+    bias: bool = False
 
     @nn.compact
-    def __call__(self, streams: Streams) -> Streams:
-        """Applies each stream's own kernel to it."""
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        """Maps [B, T, D] to [B, T, F] in the same dtype."""
         fan_in_normal = initializers.variance_scaling(self.scale, "fan_in", "normal")
         init = nn.with_logical_partitioning(fan_in_normal, self.axes)
         # unbox=True is the default; named, it gives the result the type of an array.
-        kernels: dict[str, jax.Array] = {
-            tower: self.param(tower, init, self.shape, unbox=True)
-            for tower in dict.fromkeys(self.towers.values())
-        }
-        return {
-            name: project(x, kernels[self.towers[name]]) for name, x in streams.items()
-        }
+        y_BTF = project(x_BTD, self.param("kernel", init, self.shape, unbox=True))
+        if not self.bias:
+            return y_BTF
+        zeros = nn.with_logical_partitioning(initializers.zeros, self.axes[1:])
+        bias_F = self.param("bias", zeros, self.shape[1:], unbox=True)
+        return y_BTF + bias_F[None, None].astype(y_BTF.dtype)
 
 
-class TowerNorm(nn.Module):
-    """One RMS norm scale per tower, over the last axis.
+class Norm(nn.Module):
+    """One norm over the last axis: parameters `scale` and, for layer norms, `bias`.
+
+    Attributes:
+      kind: "rms", "layer", or "none" (the identity, without parameters).
+      width: size of the last axis.
+      epsilon: see `rms_norm` and `layer_norm`.
+      num_heads: if given, weights are [num_heads, width], one row per head of
+        [B, T, H, E], as in released Chameleon; else [width] serves all.
+    """
+
+    kind: Literal["none", "rms", "layer"]
+    width: int
+    epsilon: float = 1e-5
+    num_heads: int | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [..., width]; the result has the dtype of x."""
+        if self.kind == "none":
+            return x
+        scale = self._weight("scale", initializers.ones)
+        if self.kind == "rms":
+            return rms_norm(x, scale, self.epsilon)
+        return layer_norm(
+            x, scale, self._weight("bias", initializers.zeros), self.epsilon
+        )
+
+    def _weight(self, name: str, init: initializers.Initializer) -> jax.Array:
+        per_head = self.num_heads is not None
+        shape = (self.num_heads, self.width) if per_head else (self.width,)
+        axes = (None, "norm") if per_head else ("norm",)
+        boxed = nn.with_logical_partitioning(init, axes)
+        return self.param(name, boxed, shape, unbox=True)
+
+
+class Towers(nn.Module):
+    """One module per tower; each stream goes through its own tower's.
+
+    Every tower gets its parameters at initialisation, also when the streams that use it
+    are missing from the batch.
 
     Attributes:
       towers: stream name -> tower name.
-      width: size of the last axis.
-      axis: its logical name.
-      epsilon: see `rms_norm`.
+      build: called with `name=tower`; a partial of a module class, or a function when
+        towers differ.
     """
 
     towers: Mapping[str, str]
-    width: int
-    axis: str = "norm"
-    epsilon: float = 1e-5
+    build: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, streams: Streams) -> Streams:
-        """Normalises each stream with its own scale."""
-        init = nn.with_logical_partitioning(initializers.ones, (self.axis,))
-        scales: dict[str, jax.Array] = {
-            tower: self.param(tower, init, (self.width,), unbox=True)
+    def __call__(self, streams: Streams, *alongside: Streams) -> Streams:
+        """Applies each stream's own module to it.
+
+        Args:
+          streams: stream -> array; any of the streams in `towers`.
+          *alongside: further arguments of the modules, stream -> array each.
+        """
+        modules = {
+            tower: self.build(name=tower)
             for tower in dict.fromkeys(self.towers.values())
         }
-        return {
-            name: rms_norm(x, scales[self.towers[name]], self.epsilon)
-            for name, x in streams.items()
-        }
+
+        def apply(stream: str, tower: str) -> jax.Array:
+            more = [arrays[stream] for arrays in alongside]
+            return modules[tower](streams[stream], *more)
+
+        if self.is_initializing():
+            anyone = next(iter(streams))
+            for tower in modules:
+                apply(anyone, tower)
+        return {name: apply(name, self.towers[name]) for name in streams}

@@ -1,0 +1,179 @@
+"""A mixture of experts in which each expert chooses its tokens (2202.09368).
+
+This is MoE-4x, the baseline of 2411.04996 (section 3.2.1): a linear router scores every
+token for every expert, each of the experts takes the 1/experts of the tokens that score
+highest for it (capacity factor 1, so as many products as the dense network), and a
+token gets the sum of what its experts say, weighted by the scores. A token chosen by
+nobody gets zero, one chosen twice gets both.
+
+To choose, an expert compares tokens with *later* ones, and with other rows if groups
+span rows. So a causal row leaks its future: use experts for training and for measuring
+losses, as the paper does, never for generating.
+
+Legend, beside that of `layout`: U groups of M tokens, K experts with C places each.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.nn import initializers
+
+from unimod_jax.mot.feed_forward import INNER, FeedForwardKind
+
+
+def expert_choice(
+    score_UMK: jax.Array, valid_UM: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Each expert's best tokens; ties go to the earlier token.
+
+    An expert takes `ceil(n / K)` of a group's n valid tokens. Empty slots fill the rest
+    of its C = ceil(M / K) places, with weight zero: they change nothing.
+
+    Args:
+      score_UMK: float32, not negative, what each token scores for each expert.
+      valid_UM: boolean, False in empty slots.
+
+    Returns:
+      index_UKC: int32, the token at each place of each expert.
+      place_UKM: int32, the place of each token at each expert; C if it has none.
+      weight_UKM: float32, the score where a token is chosen, zero elsewhere.
+    """
+    _, num_tokens, num_experts = score_UMK.shape
+    num_places = -(-num_tokens // num_experts)
+    score_UKM = score_UMK.swapaxes(1, 2)
+    rank_by_UKM = jnp.where(valid_UM[:, None], score_UKM, -1.0)
+    order_UKM = jnp.argsort(rank_by_UKM, axis=-1, descending=True, stable=True)
+    place_UKM = jnp.argsort(order_UKM, axis=-1)
+    num_valid_U = jnp.sum(valid_UM, axis=-1, dtype=jnp.int32)
+    taken_U = (num_valid_U + num_experts - 1) // num_experts
+    chosen_UKM = valid_UM[:, None] & (place_UKM < taken_U[:, None, None])
+    weight_UKM = jnp.where(chosen_UKM, score_UKM, 0.0)
+    place_UKM = jnp.minimum(place_UKM, num_places)
+    return order_UKM[..., :num_places], place_UKM, weight_UKM
+
+
+@jax.custom_vjp
+def dispatch(x_UMD: jax.Array, index_UKC: jax.Array, place_UKM: jax.Array) -> jax.Array:
+    """Hands each expert its tokens: [U, M, D] -> [U, K, C, D].
+
+    The two maps are inverses of each other, so its gradient is `collect`, a gather too:
+    nothing is ever scattered.
+    """
+    del place_UKM
+    return _take(x_UMD[:, None], index_UKC)
+
+
+@jax.custom_vjp
+def collect(
+    out_UKCD: jax.Array, place_UKM: jax.Array, index_UKC: jax.Array
+) -> jax.Array:
+    """What each token got from each expert, or zero: [U, K, C, D] -> [U, K, M, D]."""
+    del index_UKC
+    return _take(out_UKCD, place_UKM)
+
+
+def _take(x_UKND: jax.Array, index_UKM: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(
+        x_UKND, index_UKM[..., None], axis=2, mode="fill", fill_value=0
+    )
+
+
+def _dispatch_backward(maps: tuple, gradient_UKCD: jax.Array) -> tuple:
+    index_UKC, place_UKM = maps
+    return jnp.sum(collect(gradient_UKCD, place_UKM, index_UKC), axis=1), None, None
+
+
+def _collect_backward(maps: tuple, gradient_UKMD: jax.Array) -> tuple:
+    index_UKC, _ = maps
+    return _take(gradient_UKMD, index_UKC), None, None
+
+
+dispatch.defvjp(
+    lambda x, index, place: (dispatch(x, index, place), (index, place)),
+    _dispatch_backward,
+)
+collect.defvjp(
+    lambda out, place, index: (collect(out, place, index), (index, place)),
+    _collect_backward,
+)
+
+
+class ExpertChoice(nn.Module):
+    """The feed-forward network of one tower, as experts that choose their tokens.
+
+    Parameters: `router` [D, K]; `gate` and `up` [K, D, F] (only `up` for "gelu"), and
+    `down` [K, F, D]; with biases `gate_bias`, `up_bias` [K, F] and `down_bias` [K, D].
+
+    Attributes:
+      kind: "swiglu" or "gelu", as in `FeedForward`.
+      width: D.
+      hidden: F of each expert.
+      num_experts: K.
+      rows_per_group: rows of the batch whose tokens compete; 1 compares tokens of a row
+        only. While it divides the rows of a device, choosing stays on that device.
+        Tokens of different streams never compete.
+      output_scale: variance scale of the initial down projections.
+      biases: whether the experts' projections have biases.
+    """
+
+    kind: FeedForwardKind
+    width: int
+    hidden: int
+    num_experts: int
+    rows_per_group: int = 1
+    output_scale: float = 1.0
+    biases: bool = False
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+        """Maps [B, T, D] to [B, T, D]; slots that are not valid get zero.
+
+        Raises:
+          ValueError: if rows_per_group does not divide B.
+        """
+        B, T, D = x_BTD.shape
+        if B % self.rows_per_group:
+            raise ValueError(
+                f"rows_per_expert_group {self.rows_per_group} does not divide the {B} "
+                "rows of the batch; choose a divisor, such as 1."
+            )
+        group = (B // self.rows_per_group, self.rows_per_group * T)
+        x_UMD = x_BTD.reshape(*group, D)
+        index_UKC, place_UKM, weight_UKM = expert_choice(
+            self._score(x_UMD), valid_BT.reshape(group)
+        )
+        x_UKCD = dispatch(x_UMD, index_UKC, place_UKM)
+        names, activation = INNER[self.kind]
+        inner = [self._linear(name, x_UKCD, "embed", "mlp") for name in names]
+        out_UKCD = self._linear("down", activation(*inner), "mlp", "embed")
+        out_UKMD = collect(out_UKCD, place_UKM, index_UKC)
+        y_UMD = jnp.einsum("UKMD,UKM->UMD", out_UKMD, weight_UKM.astype(out_UKMD.dtype))
+        return y_UMD.reshape(B, T, D)
+
+    def _score(self, x_UMD: jax.Array) -> jax.Array:
+        """Softmax over the experts, in float32: [U, M, K]."""
+        init = initializers.variance_scaling(1.0, "fan_in", "normal")
+        boxed = nn.with_logical_partitioning(init, ("embed", "expert"))
+        shape = (self.width, self.num_experts)
+        router_DK = self.param("router", boxed, shape, unbox=True)
+        return jax.nn.softmax(x_UMD.astype(jnp.float32) @ router_DK, axis=-1)
+
+    def _linear(
+        self, name: str, x_UKCD: jax.Array, axis_in: str, axis_out: str
+    ) -> jax.Array:
+        """Every expert's own projection between the width and the hidden width."""
+        size = {"embed": self.width, "mlp": self.hidden}
+        scale = self.output_scale if axis_out == "embed" else 1.0
+        init = initializers.variance_scaling(scale, "fan_in", "normal", batch_axis=(0,))
+        param = functools.partial(self.param, unbox=True)
+        boxed = nn.with_logical_partitioning(init, ("expert", axis_in, axis_out))
+        shape = (self.num_experts, size[axis_in], size[axis_out])
+        kernel_KDF = param(name, boxed, shape).astype(x_UKCD.dtype)
+        y_UKCF = jnp.einsum("UKCD,KDF->UKCF", x_UKCD, kernel_KDF)
+        if not self.biases:
+            return y_UKCF
+        zeros = nn.with_logical_partitioning(initializers.zeros, ("expert", axis_out))
+        bias_KF = param(f"{name}_bias", zeros, (self.num_experts, size[axis_out]))
+        return y_UKCF + bias_KF[None, :, None].astype(y_UKCF.dtype)
