@@ -18,6 +18,7 @@ from unimod_jax.mod import capacity
         (0.7, 10, 7),
         (0.001, 10, 1),
         (0.4, 1, 1),
+        (0.0, 10, 0),  # the task skips the layer
     ],
 )
 def test_capacity_rounds_up_and_keeps_at_least_one(keep_ratio, num_tokens, kept):
@@ -31,7 +32,7 @@ def test_percentages_are_rounded_exactly(percent, num_tokens):
     assert capacity(percent / 100, num_tokens) <= num_tokens
 
 
-@pytest.mark.parametrize("keep_ratio", [0.0, -0.5, 1.01, math.nan])
+@pytest.mark.parametrize("keep_ratio", [-0.5, 1.01, math.nan])
 def test_a_ratio_that_is_no_share_is_refused(keep_ratio):
-    with pytest.raises(ValueError, match=rf"keep_ratio is {keep_ratio}, .*\(0, 1\]"):
+    with pytest.raises(ValueError, match=rf"keep_ratio is {keep_ratio}, .*\[0, 1\]"):
         capacity(keep_ratio, 10)

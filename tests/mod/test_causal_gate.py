@@ -1,5 +1,7 @@
 """The threshold follows the scores, and only where training lets it."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,8 +53,31 @@ def test_the_quantile_is_passed_by_the_keep_ratio_of_valid_scores():
     score_BT = jnp.asarray([[5.0, 1.0, 4.0, 99.0], [2.0, 3.0, 99.0, 99.0]])
     valid_BT = jnp.asarray([[True, True, True, False], [True, True, False, False]])
     quantile = score_quantile(score_BT, valid_BT, 0.4)
-    assert quantile == 3.0
+    assert quantile == 3.5  # midway between the last skipped and the lowest kept
     assert int(jnp.sum(valid_BT & (score_BT > quantile))) == 2
+
+
+@pytest.mark.parametrize("keep_ratio", [0.7, 1.0])
+@pytest.mark.parametrize("lowest", [0.0, -1e4, 3e-7])
+def test_where_no_token_is_skipped_all_pass_and_the_threshold_is_finite(
+    keep_ratio, lowest
+):
+    # Three valid tokens at 0.7 keep ceil(2.1) = 3.
+    score_BT = jnp.asarray([[1e6, lowest, lowest + 1.0, 99.0]])
+    valid_BT = jnp.asarray([[True, True, True, False]])
+    quantile = score_quantile(score_BT, valid_BT, keep_ratio)
+    assert np.isfinite(quantile)
+    np.testing.assert_array_equal((score_BT > quantile)[0, :3], True)
+
+
+@pytest.mark.parametrize("keep_ratio", [0.1, 0.2, 0.3, 0.6, 0.7, 0.8, 0.9])
+@pytest.mark.parametrize("num_valid", [1, 5, 10, 15, 30])
+def test_the_quantile_keeps_as_many_as_top_k_of_one_row_does(keep_ratio, num_valid):
+    score_BT = jax.random.normal(jax.random.key(num_valid), (1, 32))
+    valid_BT = jnp.arange(32)[None] < num_valid
+    quantile = score_quantile(score_BT, valid_BT, keep_ratio)
+    expected = math.ceil(round(keep_ratio * num_valid, 6))
+    assert int(jnp.sum(valid_BT & (score_BT > quantile))) == expected
 
 
 def test_a_step_without_valid_tokens_leaves_the_threshold_as_it_is():
@@ -63,11 +88,14 @@ def test_a_step_without_valid_tokens_leaves_the_threshold_as_it_is():
     np.testing.assert_allclose(threshold(after), before)
 
 
-def test_the_threshold_starts_at_zero_and_one_step_sets_it():
+def test_the_threshold_starts_where_it_is_told_and_one_step_sets_it():
     assert threshold(FRESH) == 0.0
+    assert GATE.apply(FRESH, "text", initial=0.25, method="threshold") == 0.25
     score_BT = jnp.asarray([[7.0, 8.0]])
     after = follow(FRESH, score_BT, jnp.ones((1, 2), bool), 0.5)
-    np.testing.assert_allclose(threshold(after), 7.0)
+    np.testing.assert_allclose(threshold(after), 7.5)
+    set_already = GATE.apply(after, "text", initial=0.25, method="threshold")
+    np.testing.assert_allclose(set_already, 7.5)
     # Other streams keep theirs.
     assert threshold(after, "image") == 0.0
 

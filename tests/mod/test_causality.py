@@ -42,13 +42,13 @@ PERTURBED_AFTER = (0, 2, 4, 5, 7, 9)
 
 def next_token_group(spec, **layout_options):
     """Row 0, then row 0 with every token after each position replaced."""
-    layout = NextToken().layouts(SIZES, spec.untying.streams())[TEXT_TO_IMAGE]
+    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
     layout = dataclasses.replace(layout, **layout_options)
     rng = np.random.default_rng(0)
     base = random_document(layout, rng).tokens | {
         "prompt": rng.choice(TEXT_IDS, SIZES.caption_tokens).tolist()
     }
-    rows = [lay_out(Document(base), layout, MODALITIES)]
+    rows = [lay_out(Document(base), layout)]
     for last_common in PERTURBED_AFTER:
         position, tokens = 0, {}
         for segment in layout.segments:
@@ -58,7 +58,7 @@ def next_token_group(spec, **layout_options):
                 changed = position > last_common
                 tokens[segment.name].append(int(rng.choice(ids)) if changed else token)
                 position += 1
-        rows.append(lay_out(Document(tokens), layout, MODALITIES))
+        rows.append(lay_out(Document(tokens), layout))
     assert position == ROW_LENGTH
     return stack(rows)
 
@@ -72,7 +72,9 @@ def next_token_run(untied, reads_whole_row=False):
     variables = random_variables(spec, batch)
     outputs, (report,) = forward(spec)(variables, batch)
     kept = [
-        by_position(group, {n: k[layer] for n, k in report[TEXT_TO_IMAGE].items()})
+        by_position(
+            group, {n: r.kept_BT[layer] for n, r in report[TEXT_TO_IMAGE].items()}
+        )
         for layer in range(2)
     ]
     return np.stack(kept), by_position(group, outputs[TEXT_TO_IMAGE].logits)
@@ -121,13 +123,13 @@ def test_top_k_does_look_ahead_where_the_layout_allows_it(untied):
 @pytest.mark.parametrize("untied", [(), COMPONENTS], ids=["one stream", "two streams"])
 def test_a_patch_changes_its_own_image_and_later_text_but_nothing_before(untied):
     spec = tiny_spec(untied, ROUTED, patch_size=PATCH_SIZE)
-    layout = ImageDiffusion().layouts(SIZES, spec.untying.streams())[TEXT_TO_IMAGE]
+    layout = ImageDiffusion().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
     base = random_document(layout, np.random.default_rng(0))
     patches = base.patch_NP.copy()
     patches[-1] += 1.0
     group = stack(
         [
-            lay_out(Document(base.tokens, values), layout, MODALITIES)
+            lay_out(Document(base.tokens, values), layout)
             for values in (base.patch_NP, patches)
         ]
     )
@@ -139,8 +141,8 @@ def test_a_patch_changes_its_own_image_and_later_text_but_nothing_before(untied)
     np.testing.assert_allclose(
         logits[1, :num_before], logits[0, :num_before], atol=1e-5
     )
-    for kept in report[TEXT_TO_IMAGE].values():
-        assert jnp.any(kept)
+    for routing in report[TEXT_TO_IMAGE].values():
+        assert jnp.any(routing.kept_BT)
     noise = by_position(group, output.patches)
     change = np.abs(noise[1] - noise[0]).max(axis=-1)
     image = slice(num_before, num_before + SIZES.image_patches)

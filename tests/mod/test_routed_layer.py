@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
-from unimod_jax.layout import IMAGE, TEXT, AttentionGeometry, rotary_phase
+from tests.mod.toy_block import WIDTH, geometry_of, random_params, toy_block
+from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.mod import (
+    Chosen,
     Selection,
     gentle_weight,
     move_rows,
@@ -18,25 +19,8 @@ from unimod_jax.mod import (
     routed_delta,
     select_top_k,
 )
-from unimod_jax.mot import BlockConfig, TransformerBlock, UntyingMap
 
-BLOCK = TransformerBlock(
-    BlockConfig(
-        width=16, num_heads=2, num_kv_heads=1, head_dim=8, feed_forward_hidden=24
-    ),
-    UntyingMap.untied((TEXT, IMAGE)),
-)
 TEXT_SLOTS, IMAGE_SLOTS = 5, 6
-
-
-def geometry_of(position_BT, window_end_BT):
-    position_BT = jnp.asarray(position_BT, jnp.int32)
-    return AttentionGeometry(
-        position_BT,
-        jnp.zeros_like(position_BT),
-        jnp.asarray(window_end_BT, jnp.int32),
-        rotary_phase(position_BT, 8, 100.0),
-    )
 
 
 def row_geometry(num_text):
@@ -56,36 +40,42 @@ def streams():
     rng = np.random.default_rng(0)
     slots = {TEXT: TEXT_SLOTS, IMAGE: IMAGE_SLOTS}
     return {
-        name: jnp.asarray(rng.normal(size=(2, count, 16)), jnp.float32)
+        name: jnp.asarray(rng.normal(size=(2, count, WIDTH)), jnp.float32)
         for name, count in slots.items()
     }
 
 
 @pytest.fixture(scope="module")
-def params(streams):
-    abstract = jax.eval_shape(BLOCK.init, jax.random.key(0), streams, row_geometry(3))
-    rng = np.random.default_rng(1)
+def params():
+    return random_params()
 
-    def draw(leaf):
-        values = rng.normal(size=leaf.shape)
-        values = 1 + 0.2 * values if leaf.ndim == 1 else 0.25 * values
-        return jnp.asarray(values, jnp.float32)
 
-    return jax.tree.map(draw, nn.unbox(abstract)["params"])
+def choices(selection, weight):
+    zero = jnp.zeros(())
+    return {
+        name: Chosen(
+            chosen,
+            weight[name],
+            jnp.ones_like(weight[name], bool) if chosen is None else chosen.kept_BT,
+            zero,
+            zero,
+        )
+        for name, chosen in selection.items()
+    }
 
 
 @functools.cache
 def dense():
-    return jax.jit(lambda params, x, where: BLOCK.apply({"params": params}, x, where))
+    return jax.jit(toy_block)
 
 
 @functools.cache
 def routed():
     def run(params, x, where, selection, weight):
         def block(kept, kept_where):
-            return BLOCK.apply({"params": params}, kept, kept_where)
+            return toy_block(params, kept, kept_where), None
 
-        return routed_delta(block, x, where, selection, weight)
+        return routed_delta(block, x, where, choices(selection, weight))[0]
 
     return jax.jit(run)
 
@@ -173,19 +163,44 @@ def test_empty_slots_are_never_selected(streams):
         assert (kept_BT.sum(axis=1) == 1).all()
 
 
+def test_a_stream_kept_whole_is_not_gathered_and_still_weighted(params, streams):
+    where = row_geometry(3)
+    weight = {name: jnp.full(x.shape[:2], 1.2) for name, x in streams.items()}
+    seen = {}
+
+    def spy(kept, kept_where):
+        seen.update(kept)
+        return toy_block(params, kept, kept_where), None
+
+    chosen = choices({TEXT: None, IMAGE: None}, weight)
+    delta, _ = routed_delta(spy, streams, where, chosen)
+    for name, expected in dense()(params, streams, where).items():
+        assert seen[name] is streams[name]
+        np.testing.assert_allclose(delta[name], 1.2 * expected, rtol=1e-5, atol=1e-6)
+
+
+def test_whatever_else_a_block_returns_is_handed_on(streams):
+    where = row_geometry(3)
+    chosen = choices(half_kept(streams, where), ones_like_tokens(streams))
+    extra = {"cache": object()}
+    _, handed_on = routed_delta(lambda kept, _: (kept, extra), streams, where, chosen)
+    assert handed_on is extra
+
+
 def test_the_weight_multiplies_the_delta_and_nothing_else(streams):
     where = row_geometry(3)
     selection = half_kept(streams, where)
     weight = {name: jnp.full(x.shape[:2], 1.2) for name, x in streams.items()}
 
     def add_one(kept, _):
-        return jax.tree.map(jnp.ones_like, kept)
+        return jax.tree.map(jnp.ones_like, kept), None
 
     def add_nothing(kept, _):
-        return jax.tree.map(jnp.zeros_like, kept)
+        return jax.tree.map(jnp.zeros_like, kept), None
 
-    delta = routed_delta(add_one, streams, where, selection, weight)
-    nothing = routed_delta(add_nothing, streams, where, selection, weight)
+    chosen = choices(selection, weight)
+    delta, _ = routed_delta(add_one, streams, where, chosen)
+    nothing, _ = routed_delta(add_nothing, streams, where, chosen)
     for name in streams:
         expected = np.where(selection[name].kept_BT[..., None], 1.2, 0.0)
         np.testing.assert_allclose(
@@ -222,9 +237,10 @@ def test_kept_tokens_keep_their_positions_windows_and_angles(streams):
 
     def spy(kept, kept_where):
         seen.update(kept_where)
-        return kept
+        return kept, None
 
-    routed_delta(spy, streams, where, selection, ones_like_tokens(streams))
+    chosen = choices(selection, ones_like_tokens(streams))
+    routed_delta(spy, streams, where, chosen)
     for name in streams:
         for row in range(2):
             kept = np.flatnonzero(selection[name].kept_BT[row])

@@ -16,6 +16,7 @@ CAPACITIES = st.sampled_from([1, 4, 7])
 MASKS = hnp.arrays(np.bool_, (ROWS, TOKENS))
 # Few distinct values, so that ties are common.
 SCORES = hnp.arrays(np.float32, (ROWS, TOKENS), elements=st.sampled_from([-1, 0, 0.5]))
+ROOMS = hnp.arrays(np.int32, ROWS, elements=st.integers(0, TOKENS))
 
 jit_pack = jax.jit(pack, static_argnums=1)
 jit_top_k = jax.jit(select_top_k, static_argnums=(2, 3))
@@ -43,6 +44,47 @@ def test_pack_keeps_wanted_tokens_first_come_first_served(wanted_BT, capacity):
         assert (np.asarray(selection.index_BC[row])[~used] >= TOKENS).all()
         np.testing.assert_array_equal(selection.slot_BT[row], slot)
         np.testing.assert_array_equal(selection.kept_BT[row], slot < capacity)
+
+
+@hypothesis.given(MASKS, CAPACITIES, ROOMS)
+def test_pack_keeps_no_more_than_a_row_has_room_for(wanted_BT, capacity, room_B):
+    selection = jit_pack(jnp.asarray(wanted_BT), capacity, jnp.asarray(room_B))
+    for row in range(ROWS):
+        limit = min(capacity, room_B[row])
+        kept = np.flatnonzero(wanted_BT[row])[:limit]
+        np.testing.assert_array_equal(np.flatnonzero(selection.kept_BT[row]), kept)
+        index = np.asarray(selection.index_BC[row])
+        np.testing.assert_array_equal(index[: len(kept)], kept)
+        assert (index[len(kept) :] >= TOKENS).all()
+
+
+@hypothesis.given(SCORES, MASKS, st.sampled_from([0.1, 0.5, 1.0]), ROOMS)
+def test_top_k_with_little_room_keeps_the_best_of_its_best(
+    score_BT, valid_BT, keep_ratio, room_B
+):
+    capacity = math.ceil(keep_ratio * TOKENS)
+    kept_BT = np.asarray(
+        jit_top_k(
+            jnp.asarray(score_BT),
+            jnp.asarray(valid_BT),
+            keep_ratio,
+            capacity,
+            jnp.asarray(room_B),
+        ).kept_BT
+    )
+    for row in range(ROWS):
+        valid = np.flatnonzero(valid_BT[row])
+        best_first = sorted(valid, key=lambda t, row=row: (-score_BT[row, t], t))
+        num_kept = min(math.ceil(keep_ratio * len(valid)), room_B[row])
+        assert set(np.flatnonzero(kept_BT[row])) == set(best_first[:num_kept])
+
+
+def test_a_row_without_valid_tokens_keeps_none():
+    score_BT = jnp.asarray([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    valid_BT = jnp.asarray([[False, False, False], [True, True, True]])
+    selection = select_top_k(score_BT, valid_BT, 0.5, 2)
+    np.testing.assert_array_equal(selection.kept_BT, [[0, 0, 0], [1, 1, 0]])
+    np.testing.assert_array_equal(selection.index_BC, [[3, 3], [0, 1]])
 
 
 @hypothesis.given(SCORES, MASKS, st.sampled_from([0.1, 0.5, 1.0]))

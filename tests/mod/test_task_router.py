@@ -1,11 +1,12 @@
-"""The router's score and the bounded weight made from it."""
+"""The router's score, the jitter that breaks its ties, and the weights made of it."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import linen as nn
 
-from unimod_jax.mod import TaskRouter, gentle_weight
+from unimod_jax.mod import SCORE_WEIGHTS, TaskRouter, gentle_weight, jitter
 
 ROUTER = TaskRouter(("text", "image"), 8)
 
@@ -31,19 +32,51 @@ def test_the_score_is_linear_in_the_normalised_token():
 
 
 def test_a_token_scores_the_same_at_any_scale():
-    variables = initial_variables()
+    weight = jax.random.normal(jax.random.key(0), (8,))
+    variables = {"params": {"text": weight, "image": weight}}
     x = jax.random.normal(jax.random.key(1), (1, 4, 8))
     score = ROUTER.apply(variables, {"text": x})["text"]
     larger = ROUTER.apply(variables, {"text": 100.0 * x})["text"]
     np.testing.assert_allclose(score, larger, rtol=1e-4)
 
 
-def test_initial_scores_are_small_and_not_tied():
-    # Zero weights would tie all scores, and ties drop the tail of every row.
+def test_a_fresh_router_scores_zero_and_a_gentle_weight_of_it_is_exactly_one():
     x = jax.random.normal(jax.random.key(1), (4, 16, 8))
-    score = np.asarray(ROUTER.apply(initial_variables(), {"image": x})["image"])
-    assert np.abs(score).max() < 0.05
-    assert len(np.unique(score)) == score.size
+    score = ROUTER.apply(initial_variables(), {"image": x})["image"]
+    np.testing.assert_array_equal(score, 0.0)
+    np.testing.assert_array_equal(gentle_weight(score), 1.0)
+
+
+def test_a_fresh_router_learns_from_its_weights_gradient():
+    x = jax.random.normal(jax.random.key(1), (4, 16, 8))
+    variables = initial_variables()
+
+    def total(params):
+        return jnp.sum(
+            gentle_weight(ROUTER.apply({"params": params}, {"text": x})["text"])
+        )
+
+    gradient = jax.grad(total)(variables["params"])["text"]
+    assert float(jnp.abs(gradient).max()) > 0.1
+
+
+def test_the_jitter_is_the_fraction_of_the_position_times_the_golden_ratio():
+    position = np.arange(2000)
+    expected = 1e-3 * np.mod(position * (np.sqrt(5.0) - 1.0) / 2.0, 1.0)
+    found = jitter(jnp.asarray(position[None]))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found[0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("start", [0, 7, 100_000, 10_000_000])
+def test_the_jitter_spreads_any_stretch_of_positions_evenly(start):
+    position = jnp.arange(start, start + 40)[None]
+    above = np.flatnonzero(jitter(position)[0] > 0.75e-3)
+    assert abs(len(above) - 10) <= 1
+    # Weyl's gaps: never a long stretch without a token, nor two in a row.
+    gaps = np.diff(np.concatenate([[-1], above, [40]]))
+    assert gaps.max() <= 6
+    assert np.diff(above).min() >= 2
 
 
 def test_scores_are_float32_whatever_the_tokens_are():
@@ -58,3 +91,18 @@ def test_the_weight_starts_at_one_and_stays_within_a_fifth_of_it():
     )
     slope = jax.grad(lambda score: gentle_weight(score))(jnp.zeros(()))
     np.testing.assert_allclose(slope, 0.2, rtol=1e-6)
+
+
+def test_each_weight_is_the_function_its_name_says():
+    score = jnp.asarray([[-2.0, 0.0, 0.5]])
+    expected = {
+        "gentle": 1.0 + 0.2 * np.tanh(score),
+        "sigmoid": 1.0 / (1.0 + np.exp(-np.asarray(score))),
+        "raw": np.asarray(score),
+        "one": np.ones((1, 3)),
+    }
+    assert set(SCORE_WEIGHTS) == set(expected)
+    for name, values in expected.items():
+        weight = SCORE_WEIGHTS[name](score)
+        assert weight.dtype == jnp.float32
+        np.testing.assert_allclose(weight, values, rtol=1e-6)

@@ -1,38 +1,56 @@
 """UniMoD (arXiv 2502.06474): each task has its own router in each routed layer.
 
-A router scores tokens, a selection keeps a static capacity of them in sequence order,
-the layer runs on the kept tokens only, and what it adds is weighted by the score and
-put back; skipped tokens pass unchanged.
-Reading order: `layer_plan`, `capacity`, `task_router`, `selection`, `causal_gate`,
+A scorer ranks tokens, a rule keeps a static capacity of them in sequence order, the
+layer runs on the kept tokens only, and what it adds is weighted by the score and put
+back; skipped tokens pass unchanged. Mixture-of-Depths (2404.02258) and the papers'
+comparisons are the same parts with other names in the plan.
+Reading order: `layer_plan`, `keep_schedule`, `capacity`, `task_router`, `score_weight`,
+`selection`, `causal_gate`, `random_scorer`, `membership_predictor`, `token_choice`,
 `routed_layer`.
 """
 
 from unimod_jax.mod.capacity import capacity
 from unimod_jax.mod.causal_gate import CausalGate
+from unimod_jax.mod.keep_schedule import keep_ratios
 from unimod_jax.mod.layer_plan import (
     LayerPlan,
     LayerSpec,
     Route,
+    TaskPath,
     every_other_layer,
     last_half,
     plan_layers,
     runs,
 )
+from unimod_jax.mod.membership_predictor import MembershipPredictor, membership_loss
+from unimod_jax.mod.random_scorer import RandomScorer
 from unimod_jax.mod.routed_layer import move_rows, routed_delta
+from unimod_jax.mod.score_weight import SCORE_WEIGHTS, gentle_weight
 from unimod_jax.mod.selection import Selection, pack, select_above, select_top_k
-from unimod_jax.mod.task_router import TaskRouter, gentle_weight
+from unimod_jax.mod.task_router import TaskRouter, jitter
+from unimod_jax.mod.token_choice import Chosen, TokenChoice, disagreement
 
 __all__ = [
+    "SCORE_WEIGHTS",
     "CausalGate",
+    "Chosen",
     "LayerPlan",
     "LayerSpec",
+    "MembershipPredictor",
+    "RandomScorer",
     "Route",
     "Selection",
+    "TaskPath",
     "TaskRouter",
+    "TokenChoice",
     "capacity",
+    "disagreement",
     "every_other_layer",
     "gentle_weight",
+    "jitter",
+    "keep_ratios",
     "last_half",
+    "membership_loss",
     "move_rows",
     "pack",
     "plan_layers",

@@ -12,9 +12,13 @@ import jax.numpy as jnp
 
 from unimod_jax.layout import AttentionGeometry
 from unimod_jax.mod.selection import Selection
+from unimod_jax.mod.token_choice import Chosen
 
 type _Streams = dict[str, jax.Array]
-type Block = Callable[[_Streams, dict[str, AttentionGeometry]], _Streams]
+type Block[Extra] = Callable[
+    [_Streams, dict[str, AttentionGeometry]], tuple[_Streams, Extra]
+]
+"""Maps streams and their geometry to (their delta, whatever else, such as a cache)."""
 
 
 @jax.custom_vjp
@@ -66,39 +70,41 @@ def kept_geometry(
     )
 
 
-def routed_delta(
-    block: Block,
+def routed_delta[Extra](
+    block: Block[Extra],
     streams: _Streams,
     geometry: dict[str, AttentionGeometry],
-    selection: dict[str, Selection | None],
-    weight: _Streams,
-) -> _Streams:
+    chosen: dict[str, Chosen],
+) -> tuple[_Streams, Extra]:
     """What a routed layer adds to each token: weight * block delta, or zero if skipped.
 
     Args:
-      block: maps kept streams and their geometry to their delta.
+      block: maps kept streams and their geometry to (their delta, extra); it alone
+        knows what the extra is.
       streams: stream -> [B, T, D].
       geometry: stream -> geometry of the same tokens.
-      selection: stream -> which tokens are kept; None keeps the stream as it stands,
+      chosen: stream -> which tokens are kept, and their float32 weights, whose gradient
+        trains the router. Where the selection is None the stream is used as it stands,
         with no gather at all.
-      weight: stream -> float32 [B, T]; its gradient trains the router.
 
     Returns:
-      stream -> [B, T, D].
+      (stream -> [B, T, D], the block's extra).
     """
     kept, where = dict(streams), dict(geometry)
-    for name, chosen in selection.items():
-        if chosen is not None:
-            kept[name] = move_rows(streams[name], chosen.index_BC, chosen.slot_BT)
-            where[name] = kept_geometry(geometry[name], chosen)
-    added = {}
-    for name, delta_BCD in block(kept, where).items():
-        weight_BT1, chosen = weight[name][..., None], selection[name]
-        if chosen is None:
-            added[name] = delta_BCD * weight_BT1.astype(delta_BCD.dtype)
-            continue
-        index_BC, slot_BT = chosen.index_BC, chosen.slot_BT
-        weight_BC1 = move_rows(weight_BT1, index_BC, slot_BT)
-        weighted_BCD = delta_BCD * weight_BC1.astype(delta_BCD.dtype)
-        added[name] = move_rows(weighted_BCD, slot_BT, index_BC)
-    return added
+    for name, choice in chosen.items():
+        if (selection := choice.selection) is not None:
+            kept[name] = move_rows(streams[name], selection.index_BC, selection.slot_BT)
+            where[name] = kept_geometry(geometry[name], selection)
+    delta, extra = block(kept, where)
+    return {name: _put_back(delta[name], chosen[name]) for name in delta}, extra
+
+
+def _put_back(delta_BCD: jax.Array, choice: Chosen) -> jax.Array:
+    """Weighted deltas of the kept tokens, [B, T, D] with zeros for the skipped."""
+    weight_BT1, selection = choice.weight_BT[..., None], choice.selection
+    if selection is None:
+        return delta_BCD * weight_BT1.astype(delta_BCD.dtype)
+    index_BC, slot_BT = selection.index_BC, selection.slot_BT
+    weight_BC1 = move_rows(weight_BT1, index_BC, slot_BT)
+    weighted_BCD = delta_BCD * weight_BC1.astype(delta_BCD.dtype)
+    return move_rows(weighted_BCD, slot_BT, index_BC)

@@ -4,6 +4,12 @@ UniMoD names the router but not its form (2502.06474, section 4.1); its lineage 
 linear map from width to one (2404.02258). The input is normalised without a learned
 scale, which the map would absorb; streams with towers of their own get a map of their
 own.
+
+The map starts at zero (p-MoD, 2412.04449): every score is 0, so the gentle weight is
+exactly one and a converted dense model stays as it was. All scores then tie, and a rank
+that breaks ties by order would always drop a row's tail (in Show-o, the image). So
+selections, and nothing else, see scores with a jitter that depends on the position
+alone and is spread evenly over any stretch of a row.
 """
 
 import jax
@@ -11,21 +17,35 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 
-_INITIAL_SCALE = 1e-3
-"""Standard deviation of the initial weights: small, so that a converted layer starts at
-weight one, but not zero, because equal scores would always drop a row's tail."""
+JITTER = 1e-3
+"""Size of the jitter: far below the scores of a router that has learned anything."""
+
+_GOLDEN = 2654435769
+"""The golden ratio's fractional part, times 2^32: the Weyl sequence spread best."""
 
 
-def gentle_weight(score: jax.Array) -> jax.Array:
-    """1 + 0.2 tanh(score), float32: p-MoD's bounded weight (2412.04449, TanhNorm).
+def jitter(position_BT: jax.Array) -> jax.Array:
+    """JITTER * fractional part of (position * golden ratio), float32 in [0, JITTER).
 
-    A raw score is known to diverge; this one starts at 1 and stays within [0.8, 1.2].
+    Whole numbers modulo 2^32 do the multiplication, so it is exact at any position, and
+    the same whether a token stands in a full row or is decoded alone.
+
+    Args:
+      position_BT: int32 positions.
     """
-    return 1.0 + 0.2 * jnp.tanh(score)
+    turned_BT = position_BT.astype(jnp.uint32) * jnp.uint32(_GOLDEN)
+    return (turned_BT >> 8).astype(jnp.float32) * (JITTER / 2**24)
+
+
+def normalised(x: jax.Array) -> jax.Array:
+    """Tokens [..., D] with root mean square one, float32, without a learned scale."""
+    x_f32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x_f32), axis=-1, keepdims=True)
+    return x_f32 * jax.lax.rsqrt(mean_square + 1e-6)
 
 
 class TaskRouter(nn.Module):
-    """Scores each token of one task.
+    """Scores each token of one task, or of all tasks that share the router.
 
     Attributes:
       streams: names of the streams it may see.
@@ -38,16 +58,9 @@ class TaskRouter(nn.Module):
     @nn.compact
     def __call__(self, streams: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Maps stream -> [B, T, D] to stream -> float32 scores [B, T]."""
-        normal = initializers.normal(_INITIAL_SCALE)
-        init = nn.with_logical_partitioning(normal, ("embed",))
+        init = nn.with_logical_partitioning(initializers.zeros, ("embed",))
         weights: dict[str, jax.Array] = {
             name: self.param(name, init, (self.width,), unbox=True)
             for name in self.streams
         }
-        return {name: _score(x, weights[name]) for name, x in streams.items()}
-
-
-def _score(x_BTD: jax.Array, weight_D: jax.Array) -> jax.Array:
-    x_f32 = x_BTD.astype(jnp.float32)
-    norm_BT = jax.lax.rsqrt(jnp.mean(jnp.square(x_f32), axis=-1) + 1e-6)
-    return (x_f32 @ weight_D) * norm_BT
+        return {name: normalised(x) @ weights[name] for name, x in streams.items()}
