@@ -8,7 +8,7 @@ import pytest
 
 from unimod_jax.data import DataError, RowTemplates, document, fill, pixels_to_codes
 from unimod_jax.data.image_codec import pixels_to_patches
-from unimod_jax.layout import IMAGE, TEXT, SegmentSpec, lay_out
+from unimod_jax.layout import TEXT, SegmentSpec, lay_out
 
 LAYOUTS = ("text_to_image", "diffusion", "image_to_text", "text_only")
 
@@ -62,14 +62,14 @@ def test_unknown_images_and_captions_hold_their_positions(
     ids = tokenizer.encode("the digit 7")
     for layout in (text_to_image, diffusion):
         row = document(layout, digits, vocabulary, caption_ids=ids, image=None)
-        group = lay_out(row, layout, (TEXT, IMAGE))
+        group = lay_out(row, layout)
         held = group.streams["image"].position_BT
         np.testing.assert_array_equal(held, 6 + np.arange(len(held)))
         assert not group.streams["image"].token_id_BT.any()
         assert not group.patch_BNP.any()
     row = document(image_to_text, digits, vocabulary, caption_ids=None, image=image)
     assert row.tokens["caption"] == [vocabulary.PADDING] * 12
-    group = lay_out(row, image_to_text, (TEXT, IMAGE))
+    group = lay_out(row, image_to_text)
     assert group.streams["text"].position_BT.max() == 79
 
 
@@ -117,9 +117,9 @@ def test_templates_lay_out_exactly_as_lay_out(digits, train_records, tokenizer, 
         )
         for row in range(20)
     ]
-    plain = [lay_out(row, layout, (TEXT, IMAGE)) for row in rows]
+    plain = [lay_out(row, layout) for row in rows]
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *plain)
-    templates = RowTemplates(layout, (TEXT, IMAGE))
+    templates = RowTemplates(layout)
     for _ in range(2):  # with templates met for the first time, and again
         stacked = templates.stack(rows)
         assert jax.tree.structure(stacked) == jax.tree.structure(expected)

@@ -11,7 +11,6 @@ import orbax.checkpoint.experimental.v1 as orbax
 import pytest
 
 from unimod_jax.data import DataError, SplitRecords, training_batches
-from unimod_jax.layout import IMAGE, TEXT
 
 ROWS = {"text_to_image": 12, "image_to_text": 8, "text_only": 4}
 
@@ -28,7 +27,7 @@ def batches(digits, train_records, tokenizer, layouts):
 
         def start(config=digits, records=train_records, rows=ROWS, **share):
             endless = training_batches(
-                config, layouts, rows, records, tokenizer, (TEXT, IMAGE), **share
+                config, layouts, rows, records, tokenizer, **share
             )
             return stack.enter_context(contextlib.closing(iter(endless)))
 

@@ -1,5 +1,6 @@
 """Rows that fit become records; others are refused in one sentence."""
 
+import dataclasses
 import textwrap
 
 import numpy as np
@@ -56,11 +57,40 @@ def test_a_bad_row_is_refused_by_name(change, words):
     _assert_one_sentence(error.value)
 
 
-@pytest.mark.parametrize("field", ["image", "caption", "label"])
+SPOKEN = DataConfig(speech_feature="speech", speech_units=10, speech_tokens=4)
+
+
+def test_speech_is_a_tuple_of_units_if_it_is_asked_for():
+    raw = GOOD | {"speech": np.array([3, 9, 0], np.int64)}
+    record = validate_record(raw, SPOKEN, "row 3")
+    assert record.speech == (3, 9, 0)
+    assert "speech    3 9 0" in describe(record).splitlines()
+    silent = validate_record(raw, DataConfig(), "row 3")
+    assert silent.speech is None
+    assert "speech" not in describe(silent)
+
+
+@pytest.mark.parametrize(
+    ("speech", "words"),
+    [
+        (np.array([0.5]), "not a sequence of integers"),
+        (np.array([], np.int64), "has 0 units"),
+        (np.ones(5, np.int64), "has 5 units but data.speech_tokens is 4"),
+        (np.array([3, 10]), "span 3..10 but data.speech_units is 10"),
+        (np.array([-1]), "span -1..-1"),
+    ],
+)
+def test_bad_speech_is_refused_by_name(speech, words):
+    with pytest.raises(DataError, match=f"of row 3.*{words}") as error:
+        validate_record(GOOD | {"speech": speech}, SPOKEN, "row 3")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("field", ["image", "caption", "label", "speech"])
 def test_a_missing_feature_is_named_with_its_option(field):
-    config = DataConfig(**{f"{field}_feature": "absent"})
+    config = dataclasses.replace(SPOKEN, **{f"{field}_feature": "absent"})
     with pytest.raises(DataError, match=f"'absent'.*data.{field}_feature") as error:
-        validate_record(GOOD, config, "row 3")
+        validate_record(GOOD | {"speech": [1]}, config, "row 3")
     _assert_one_sentence(error.value)
 
 
@@ -91,6 +121,10 @@ def test_resizing_crops_the_centre():
         {"seed": -1},
         {"batch_size": 0},
         {"text_vocabulary_size": 1},
+        {"documents_per_row": 0},
+        {"image_line": 5},
+        {"speech_units": 0, "speech_feature": "speech", "speech_tokens": 4},
+        {"speech_tokens": 0, "speech_feature": "speech", "speech_units": 4},
     ],
 )
 def test_an_option_out_of_range_is_refused(change):

@@ -1,5 +1,7 @@
 """Captions become few ids and come back as they were."""
 
+import dataclasses
+
 import pytest
 
 from unimod_jax.data import DataConfig, DataError, TextTokenizer, Vocabulary
@@ -11,12 +13,17 @@ def test_ids_do_not_overlap():
     special = [
         *(VOCABULARY.PADDING, VOCABULARY.BEGIN, VOCABULARY.END),
         *(VOCABULARY.BEGIN_IMAGE, VOCABULARY.END_IMAGE, VOCABULARY.MASK),
+        *(VOCABULARY.BEGIN_SPEECH, VOCABULARY.END_SPEECH, VOCABULARY.END_OF_LINE),
         *map(VOCABULARY.task_token, ("text_to_image", "image_to_text", "text_only")),
+        VOCABULARY.task_token("interleaved"),
     ]
-    assert len(set(special)) == 9
+    assert len(set(special)) == 13
     assert (min(special), max(special)) == (0, VOCABULARY.text_start - 1)
     assert VOCABULARY.image_start == VOCABULARY.text_start + 128
-    assert VOCABULARY.image_start + 17 <= VOCABULARY.size == 160
+    assert VOCABULARY.speech_start == VOCABULARY.image_start + 17
+    assert VOCABULARY.speech_start <= VOCABULARY.size == 192
+    spoken = dataclasses.replace(VOCABULARY, speech_units=50)
+    assert spoken.speech_start + 50 <= spoken.size == 224
 
 
 def test_a_task_without_a_token_is_refused():

@@ -1,5 +1,7 @@
 """What a task's static layout knows about its streams."""
 
+import dataclasses
+
 import pytest
 
 from unimod_jax.layout import IMAGE, TEXT, SegmentSpec, Stream, TaskLayout
@@ -101,6 +103,27 @@ def test_patches_are_no_vocabulary_targets():
     assert continuous.target_modalities == {TEXT}
     assert continuous.num_patches == 4
     assert captioning().num_patches == 0
+
+
+def test_modalities_are_those_of_the_streams_in_stream_order():
+    assert show_o_row(TWO_STREAMS).modalities == (TEXT, IMAGE)
+    assert show_o_row(TWO_STREAMS[::-1]).modalities == (IMAGE, TEXT)
+    # Also those that no segment has: the streams are the model's.
+    text_only = TaskLayout("text", (SegmentSpec("text", TEXT, 2),), TWO_STREAMS)
+    assert text_only.modalities == (TEXT, IMAGE)
+
+
+def test_patches_are_counted_per_image_and_found_in_their_stream():
+    patches = SegmentSpec("first", IMAGE, 4, continuous=True)
+    two = (patches, dataclasses.replace(patches, name="second"))
+    layout = TaskLayout("two", (*two, SegmentSpec("text", TEXT, 1)), TWO_STREAMS)
+    assert (layout.num_patches, layout.patches_per_image) == (8, 4)
+    assert layout.holds_patches(IMAGE) and not layout.holds_patches(TEXT)
+    assert captioning().patches_per_image == 0
+    assert not captioning().holds_patches(IMAGE)
+    uneven = (patches, dataclasses.replace(patches, name="second", num_slots=9))
+    with pytest.raises(ValueError, match=r"images of \[4, 9\] patches"):
+        TaskLayout("two", uneven, TWO_STREAMS)
 
 
 def test_a_segment_that_no_stream_stores_is_refused():

@@ -44,7 +44,7 @@ def row(segments, lengths=None, streams=ONE_STREAM, **options):
         lengths or {}
     )
     tokens = {name: [9] * length for name, length in lengths.items()}
-    return lay_out(Document(tokens), layout, (TEXT, IMAGE))
+    return lay_out(Document(tokens), layout)
 
 
 def test_causal_text_sees_itself_and_what_came_before():

@@ -2,13 +2,16 @@
 
 Reading order: `record_schema` (what an example is), `config`, `tfds_source` (where
 records come from), `handwritten_digits` (the built-in ones), `vocabulary`,
-`text_tokenizer`, `image_codec`, `documents` (what a task makes of a record),
-`row_templates`, `mixture` (batches). Depends on `unimod_jax.layout` alone; TFDS, Grain
-and the other heavy libraries are imported when they are first used.
+`text_tokenizer`, `image_codec`, `documents` and `interleaving` (what a task makes of a
+record), `row_templates`, `mixture` (batches), `example_rows`, `packing` (documents of
+any length into rows) and `packed_batches` (the same for Grain, imported by its own
+name). Depends on `unimod_jax.layout` alone; TFDS, Grain and the other heavy libraries
+are imported when they are first used.
 """
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.documents import document, fill
+from unimod_jax.data.documents import document, fill, image_ids
+from unimod_jax.data.example_rows import empty_rows, first_rows
 from unimod_jax.data.image_codec import (
     codes_to_pixels,
     load_png,
@@ -16,16 +19,21 @@ from unimod_jax.data.image_codec import (
     pixels_to_codes,
     pixels_to_patches,
 )
+from unimod_jax.data.interleaving import interleave, worst_case_slots
 from unimod_jax.data.mixture import training_batches
+from unimod_jax.data.packing import CountBuckets, PackedRow, PackingReport, pack
 from unimod_jax.data.record_schema import DataError, Record, describe, validate_record
-from unimod_jax.data.row_templates import RowTemplates
+from unimod_jax.data.row_templates import RowTemplates, stack_rows
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.data.tfds_source import SplitRecords, open_split, prepare
 from unimod_jax.data.vocabulary import Vocabulary
 
 __all__ = [
+    "CountBuckets",
     "DataConfig",
     "DataError",
+    "PackedRow",
+    "PackingReport",
     "Record",
     "RowTemplates",
     "SplitRecords",
@@ -34,13 +42,20 @@ __all__ = [
     "codes_to_pixels",
     "describe",
     "document",
+    "empty_rows",
     "fill",
+    "first_rows",
+    "image_ids",
+    "interleave",
     "load_png",
     "open_split",
+    "pack",
     "patches_to_pixels",
     "pixels_to_codes",
     "pixels_to_patches",
     "prepare",
+    "stack_rows",
     "training_batches",
     "validate_record",
+    "worst_case_slots",
 ]

@@ -18,14 +18,19 @@ class DataConfig:
       image_feature: the feature that holds the image, 8-bit grey or RGB.
       caption_feature: the feature that holds a text, or a sequence of texts.
       label_feature: the feature that holds an integer class; "" for none.
+      speech_feature: the feature that holds a sequence of speech units; "" for none.
       train_split: the split to train on; TFDS slices such as "train[:90%]" work.
       test_split: the split to evaluate on.
       image_size: height and width of the model's images, in pixels.
       image_channels: 1 for grey, 3 for RGB.
       image_levels: discrete codes per pixel channel, evenly spaced over 0..255.
+      image_line: codes per line of an image, if a token ends each line; 0 for none.
       patch_size: height and width of a continuous patch, in pixels.
       resize: whether images of other sizes are scaled and centre-cropped, or refused.
       caption_tokens: token slots of a caption or prompt, its end token not counted.
+      speech_units: how many speech units there are; 0 without speech.
+      speech_tokens: most speech units of a record.
+      documents_per_row: records in a row of the interleaved task.
       text_vocabulary_size: most ids that the text tokenizer may use.
       batch_size: rows per step over all task groups and all processes.
       prompt_dropout: share of text-to-image rows that train without their prompt, for
@@ -38,14 +43,19 @@ class DataConfig:
     image_feature: str = "image"
     caption_feature: str = "captions"
     label_feature: str = "label"
+    speech_feature: str = ""
     train_split: str = "train"
     test_split: str = "test"
     image_size: int = 8
     image_channels: int = 1
     image_levels: int = 17
+    image_line: int = 0
     patch_size: int = 2
     resize: bool = False
     caption_tokens: int = 12
+    speech_units: int = 0
+    speech_tokens: int = 0
+    documents_per_row: int = 2
     text_vocabulary_size: int = 128
     batch_size: int = 96
     prompt_dropout: float = 0.1
@@ -58,8 +68,10 @@ class DataConfig:
             if not getattr(self, field):
                 raise DataError(f"data.{field} is empty; give it a name.")
         positive = ("image_size", "patch_size", "caption_tokens", "batch_size")
-        for field in positive:
+        for field in (*positive, "documents_per_row"):
             self._check_range(field, 1, None)
+        for field in ("speech_units", "speech_tokens"):
+            self._check_range(field, 1 if self.speech_feature else 0, None)
         if self.image_channels not in (1, 3):
             raise DataError(
                 f"data.image_channels is {self.image_channels}; "
@@ -69,6 +81,12 @@ class DataConfig:
         self._check_range("text_vocabulary_size", 2, None)
         self._check_range("prompt_dropout", 0, 1)
         self._check_range("seed", 0, 2**32 - 1)
+        self._check_range("image_line", 0, None)
+        if self.image_line and self.num_image_codes % self.image_line:
+            raise DataError(
+                f"data.image_line {self.image_line} does not divide the "
+                f"{self.num_image_codes} codes of an image; choose one that does."
+            )
         if self.image_size % self.patch_size:
             raise DataError(
                 f"data.patch_size {self.patch_size} does not divide data.image_size "

@@ -8,6 +8,8 @@ The names are the contract between data and models:
     begin_image   BEGIN_IMAGE                end        END
     end_image     END_IMAGE
 
+An image segment with lines has END_OF_LINE after each line of codes.
+
 What is not known yet (the caption or image to generate) is held open: its slots carry
 PADDING ids, and have positions, so that the tokens around it stand where they will.
 """
@@ -98,6 +100,25 @@ def document(
     return Document(tokens, patch_NP)
 
 
+def image_ids(
+    image: np.ndarray, config: DataConfig, vocabulary: Vocabulary, line_length: int
+) -> list[int]:
+    """Ids of an image's codes, with END_OF_LINE after every line.
+
+    Args:
+      image: uint8 [image_size, image_size, image_channels].
+      config: how the image becomes codes.
+      vocabulary: the ids.
+      line_length: codes per line, dividing the codes of an image; 0 for no line ends.
+    """
+    code_N = pixels_to_codes(image, config) + vocabulary.image_start
+    if line_length:
+        lines = code_N.reshape(-1, line_length)
+        ended = np.pad(lines, ((0, 0), (0, 1)), constant_values=vocabulary.END_OF_LINE)
+        code_N = ended.reshape(-1)
+    return code_N.tolist()
+
+
 @dataclasses.dataclass(frozen=True)
 class _Given:
     """What is known of a row."""
@@ -132,8 +153,9 @@ class _Given:
             case "image":
                 if self.image is None:
                     return [vocabulary.PADDING] * segment.num_slots
-                codes = pixels_to_codes(self.image, self.config)
-                return (codes + vocabulary.image_start).tolist()
+                return image_ids(
+                    self.image, self.config, vocabulary, segment.line_length
+                )
         raise DataError(
             f"segment {segment.name!r} of task {self.task!r} has no content; name it "
             "begin, task, prompt, begin_image, image, end_image, caption, text or end."

@@ -1,23 +1,36 @@
 """Training batches: each step takes a fixed number of rows of every task, with Grain.
 
-Every task draws from the same records in an order of its own, reshuffled each epoch.
+Every task draws from the same records in an order of its own, reshuffled each epoch;
+a row of the interleaved task packs a fixed number of them, and has slots for the worst.
 Everything random (order, choice of caption, dropped prompts) is a pure function of the
 seed and the step, so the state of an iterator is one number and resuming is exact.
 """
 
 import dataclasses
+import functools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.documents import fill
+from unimod_jax.data.interleaving import interleave
 from unimod_jax.data.record_schema import DataError, Record
-from unimod_jax.data.row_templates import RowTemplates
+from unimod_jax.data.row_templates import RowTemplates, stack_rows
 from unimod_jax.data.text_tokenizer import TextTokenizer
-from unimod_jax.layout import Document, TaskLayout, UnifiedBatch
+from unimod_jax.layout import (
+    Document,
+    InterleavedDocument,
+    InterleavedLayout,
+    RowLayout,
+    TaskLayout,
+    TokenGroup,
+    UnifiedBatch,
+    lay_out_documents,
+    with_segments,
+)
 
 if TYPE_CHECKING:
     import grain
@@ -25,17 +38,19 @@ if TYPE_CHECKING:
 PREFETCHED_STEPS = 4
 """Batches kept ready by a thread, so that a step does not wait for the host."""
 
+_ENDLESS_RECORDS = 2**60
+"""Grain computes the length of batches in floating point, which 2**63 - 1 overflows."""
+
 ENDLESS_STEPS = 2**40
 """Zipped Grain data sets need equal lengths; nobody trains for this many steps."""
 
 
 def training_batches(
     config: DataConfig,
-    layouts: Mapping[str, TaskLayout],
+    layouts: Mapping[str, RowLayout],
     rows: Mapping[str, int],
     records: Sequence[Record],
     tokenizer: TextTokenizer,
-    modalities: Sequence[str],
     *,
     process_index: int = 0,
     process_count: int = 1,
@@ -48,7 +63,6 @@ def training_batches(
       rows: task -> rows per step, over all processes; the same tasks as `layouts`.
       records: of the train split.
       tokenizer: how captions become ids; it carries the vocabulary.
-      modalities: the model's modalities, as for `layout.lay_out`.
       process_index: which share of each step's rows this process makes.
       process_count: into how many shares they are divided. The rows of a step, all
         processes together, are the same for every process_count.
@@ -67,18 +81,15 @@ def training_batches(
     tasks = []
     for task, layout in layouts.items():
         share = slice(process_index, rows[task] * ENDLESS_STEPS, process_count)
-        tasks.append(
+        shuffled = (
             grain.MapDataset.source(records)
             .seed(_task_seed(config.seed, task))
             .shuffle()
             .repeat()
-            .random_map(_FillByChance(config, layout, tokenizer))
-            .slice(share)
-            .batch(
-                rows[task] // process_count,
-                batch_fn=RowTemplates(layout, modalities).stack,
-            )
         )
+        one_by_one, stack = _rows_of(shuffled, config, layout, tokenizer)
+        rows_here = rows[task] // process_count
+        tasks.append(one_by_one.slice(share).batch(rows_here, batch_fn=stack))
     return (
         grain.experimental.ZipMapDataset(tasks)
         .map(lambda groups: dict(zip(layouts, groups, strict=True)))
@@ -86,6 +97,23 @@ def training_batches(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_STEPS)
         )
     )
+
+
+def _rows_of(
+    records: "grain.MapDataset[Record]",
+    config: DataConfig,
+    layout: RowLayout,
+    tokenizer: TextTokenizer,
+) -> "tuple[grain.MapDataset, Callable[[Sequence], TokenGroup]]":
+    """A task's rows one by one, and the function that stacks a batch of them."""
+    if isinstance(layout, InterleavedLayout):
+        documents = records.random_map(_InterleaveByChance(config, layout, tokenizer))
+        row_of = functools.partial(lay_out_documents, layout=layout)
+        documents = documents.slice(slice(_ENDLESS_RECORDS))
+        return documents.batch(config.documents_per_row, batch_fn=row_of), stack_rows
+    segments = with_segments(layout)
+    documents = records.random_map(_FillByChance(config, segments, tokenizer))
+    return documents, RowTemplates(segments).stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +138,18 @@ class _FillByChance:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class _InterleaveByChance:
+    """Makes a record an interleaved document, with a caption and an order by chance."""
+
+    config: DataConfig
+    layout: InterleavedLayout
+    tokenizer: TextTokenizer
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> InterleavedDocument:
+        return interleave(record, self.layout, self.config, self.tokenizer, rng)
+
+
 def _task_seed(seed: int, task: str) -> int:
     """A seed of its own for every task, whatever other tasks there are."""
     name = zlib.crc32(task.encode())
@@ -117,7 +157,7 @@ def _task_seed(seed: int, task: str) -> int:
 
 
 def _check_rows(
-    layouts: Mapping[str, TaskLayout],
+    layouts: Mapping[str, RowLayout],
     rows: Mapping[str, int],
     records: Sequence[Record],
     process_count: int,

@@ -45,12 +45,14 @@ class Record:
       captions: at least one text that describes the image; none is empty.
       label: the image's class, or None if the data set has none.
       key: names the record in messages; unique within its split.
+      speech: units of the record spoken, or None if the data set has no speech.
     """
 
     image: np.ndarray
     captions: tuple[str, ...]
     label: int | None
     key: str
+    speech: tuple[int, ...] | None = None
 
 
 def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) -> Record:
@@ -63,15 +65,19 @@ def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) ->
 
     Raises:
       DataError: if a feature is missing, there is no caption, a caption is empty, or
-        the image has the wrong dtype, channels or size (and config.resize is off).
+        the image has the wrong dtype, channels or size (and config.resize is off), or
+        the speech is empty, too long or not in units.
     """
     image = _image(_feature(raw, "image_feature", config, where), config, where)
     captions = _captions(_feature(raw, "caption_feature", config, where), where)
     label = None
     if config.label_feature:
         label = _label(_feature(raw, "label_feature", config, where), where)
+    speech = None
+    if config.speech_feature:
+        speech = _speech(_feature(raw, "speech_feature", config, where), config, where)
     key = _text(raw["key"], where) if "key" in raw else where
-    return Record(image, captions, label, key)
+    return Record(image, captions, label, key, speech)
 
 
 def describe(record: Record) -> str:
@@ -81,6 +87,7 @@ def describe(record: Record) -> str:
         f"key       {record.key}",
         f"label     {record.label}",
         *(f"caption   {caption}" for caption in record.captions),
+        *([] if record.speech is None else [f"speech    {_spelled(record.speech)}"]),
         f"image     {record.image.dtype} [{height}, {width}, {channels}]",
     ]
     for row in record.image.reshape(height, width * channels):
@@ -93,7 +100,8 @@ def _feature(
 ) -> Any:
     name = getattr(config, field)
     if name not in raw:
-        hint = ' (or to "" if it has none)' if field == "label_feature" else ""
+        may_lack = field in ("label_feature", "speech_feature")
+        hint = ' (or to "" if it has none)' if may_lack else ""
         raise DataError(
             f"{where} has no feature {name!r}, only {sorted(raw)}; "
             f"set data.{field} to one of these{hint}."
@@ -162,3 +170,27 @@ def _label(value: Any, where: str) -> int:
             'choose another data.label_feature, or "" for none.'
         )
     return int(label)
+
+
+def _speech(value: Any, config: "DataConfig", where: str) -> tuple[int, ...]:
+    units = np.asarray(value)
+    if units.ndim != 1 or not np.issubdtype(units.dtype, np.integer):
+        raise DataError(
+            f"the speech of {where} is {value!r}, not a sequence of integers; "
+            'choose another data.speech_feature, or "" for none.'
+        )
+    if not 1 <= len(units) <= config.speech_tokens:
+        raise DataError(
+            f"the speech of {where} has {len(units)} units but data.speech_tokens is "
+            f"{config.speech_tokens}; enlarge it, or drop the record if it is empty."
+        )
+    if units.min() < 0 or units.max() >= config.speech_units:
+        raise DataError(
+            f"the speech units of {where} span {units.min()}..{units.max()} but "
+            f"data.speech_units is {config.speech_units}; count units from 0."
+        )
+    return tuple(units.tolist())
+
+
+def _spelled(units: tuple[int, ...]) -> str:
+    return " ".join(str(unit) for unit in units)

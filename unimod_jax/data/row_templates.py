@@ -17,15 +17,9 @@ from unimod_jax.layout import Document, TaskLayout, TokenGroup, lay_out, special
 class RowTemplates:
     """`lay_out` for whole batches of one task; remembers the lengths it has met."""
 
-    def __init__(self, layout: TaskLayout, modalities: Sequence[str]) -> None:
-        """Starts empty.
-
-        Args:
-          layout: of the task.
-          modalities: the model's modalities, as for `lay_out`.
-        """
+    def __init__(self, layout: TaskLayout) -> None:
+        """Starts empty, for one task's layout."""
         self._layout = layout
-        self._modalities = tuple(modalities)
         self._templates: dict[tuple[int, ...], TokenGroup] = {}
 
     def stack(self, documents: Sequence[Document]) -> TokenGroup:
@@ -75,7 +69,7 @@ class RowTemplates:
             for name, length, end in zip(names, lengths, ends, strict=True)
             if length
         }
-        return lay_out(Document(numbers), self._layout, self._modalities)
+        return lay_out(Document(numbers), self._layout)
 
     def _copy_templates(self, lengths_B: Sequence[tuple[int, ...]]) -> TokenGroup:
         """Each row's template, stacked: one copy per array, not one per row."""
@@ -83,3 +77,8 @@ class RowTemplates:
         which_B = np.array([met.index(lengths) for lengths in lengths_B])
         templates = [self._templates[lengths] for lengths in met]
         return jax.tree.map(lambda *leaves: np.stack(leaves)[which_B], *templates)
+
+
+def stack_rows(rows: Sequence[TokenGroup]) -> TokenGroup:
+    """Single rows of one layout, as `lay_out` makes them, as a group with axis B."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)

@@ -8,16 +8,25 @@ The legend of suffix letters, used on arrays everywhere in this project:
     C  kept tokens of a row (capacity)  H  query heads
     N  image patches of a row           G  key/value heads
     P  values of one patch              E  head dimension
-    L  layers of a scanned run          R  rotary pairs (E / 2)
+    L  layers of a scanned run          R  rotary pairs (half the dimensions that turn)
 
-Reading order: `modality`, `task`, `document`, `token_batch`, `visibility`, `rotary`.
+Reading order: `modality`, `row_layout`, `task`, `document`, `token_batch`,
+`visibility`, `targets`, `interleaved`, `rotary`.
 """
 
 from unimod_jax.layout import special_tokens
 from unimod_jax.layout.document import Document, lay_out
-from unimod_jax.layout.modality import IMAGE, TEXT, Stream
+from unimod_jax.layout.interleaved import (
+    InterleavedDocument,
+    InterleavedLayout,
+    Slots,
+    Span,
+    lay_out_documents,
+)
+from unimod_jax.layout.modality import IMAGE, SPEECH, TEXT, Stream
 from unimod_jax.layout.rotary import apply_rotary, rotary_phase
-from unimod_jax.layout.task import SegmentSpec, TaskLayout
+from unimod_jax.layout.row_layout import RowLayout
+from unimod_jax.layout.task import SegmentSpec, TaskLayout, with_segments
 from unimod_jax.layout.token_batch import (
     AttentionGeometry,
     TokenGroup,
@@ -31,10 +40,16 @@ from unimod_jax.layout.visibility import (
 
 __all__ = [
     "IMAGE",
+    "SPEECH",
     "TEXT",
     "AttentionGeometry",
     "Document",
+    "InterleavedDocument",
+    "InterleavedLayout",
+    "RowLayout",
     "SegmentSpec",
+    "Slots",
+    "Span",
     "Stream",
     "TaskLayout",
     "TokenGroup",
@@ -43,7 +58,9 @@ __all__ = [
     "apply_rotary",
     "document_windows",
     "lay_out",
+    "lay_out_documents",
     "rotary_phase",
     "special_tokens",
     "visible_matrix",
+    "with_segments",
 ]

@@ -14,6 +14,7 @@ import numpy as np
 
 from unimod_jax.layout import special_tokens
 from unimod_jax.layout.modality import IMAGE
+from unimod_jax.layout.targets import next_token_targets
 from unimod_jax.layout.task import TaskLayout
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
 from unimod_jax.layout.visibility import document_windows
@@ -34,15 +35,12 @@ class Document:
     patch_NP: np.ndarray | None = None
 
 
-def lay_out(
-    document: Document, layout: TaskLayout, modalities: Sequence[str]
-) -> TokenGroup:
+def lay_out(document: Document, layout: TaskLayout) -> TokenGroup:
     """Lays one document out as a task group of a single row, without the axis B.
 
     Args:
       document: token ids per segment.
       layout: the task's static layout.
-      modalities: the model's modalities; `modality_BT` indexes into it.
 
     Returns:
       A TokenGroup of NumPy arrays whose leading axis is T (stack rows to get B).
@@ -56,22 +54,28 @@ def lay_out(
             f"document has segments {unknown} that task {layout.task!r} does not; "
             f"use {sorted(known)}."
         )
-    slots = _slots_in_sequence_order(document, layout, modalities)
+    slots = _slots_in_sequence_order(document, layout)
     # Any: the fields are typed as jax.Array, and hold NumPy here (see `token_batch`).
     patch_NP: Any = document.patch_NP
     if patch_NP is None:
         patch_NP = np.zeros((layout.num_patches, 0), np.float32)
-    time: Any = np.zeros((), np.float32)
+    largest_time = [
+        np.full(segment.num_slots, segment.largest_time, np.float32)
+        for segment in layout.segments
+        if segment.continuous
+    ]
+    time_N: Any = np.zeros(layout.num_patches, np.float32)
+    largest_time_N: Any = np.concatenate([time_N[:0], *largest_time])
     streams = {}
     for name in layout.stream_names:
         of_stream = slots["stream"] == layout.stream_names.index(name)
         arrays: dict[str, Any] = {field: slots[field][of_stream] for field in _FIELDS}
         streams[name] = TokenStream(**arrays)
-    return TokenGroup(streams, patch_NP, time, layout)
+    return TokenGroup(streams, patch_NP, time_N, largest_time_N, layout)
 
 
 def _slots_in_sequence_order(
-    document: Document, layout: TaskLayout, modalities: Sequence[str]
+    document: Document, layout: TaskLayout
 ) -> dict[str, np.ndarray]:
     """Every slot of the row in sequence order: tokens, targets, positions, windows."""
     ends = _segment_ends(document, layout)
@@ -85,7 +89,7 @@ def _slots_in_sequence_order(
         if not segment.continuous:
             token_id[:num_tokens] = document.tokens.get(segment.name, ())
         stream = layout.stream_names.index(layout.stream_of(segment).name)
-        modality = np.where(held, modalities.index(segment.modality), -1)
+        modality = np.where(held, layout.modalities.index(segment.modality), -1)
         discrete_target = held & (not segment.continuous)
         by = segment.predicted_by
         columns["stream"].append(np.full_like(slot, stream))
@@ -108,20 +112,7 @@ def _slots_in_sequence_order(
     slots["window_start_BT"], slots["window_end_BT"] = document_windows(
         slots["position_BT"], slots["span_end"], prefix_end=ends.prefix
     )
-    return slots | _targets(slots)
-
-
-def _targets(slots: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What each slot predicts, and the target's modality (-1: nothing)."""
-    token_id, modality = slots["token_id_BT"], slots["modality_BT"]
-    in_place = slots["by_itself"] > 0
-    target_id = np.where(in_place, token_id, special_tokens.PADDING)
-    target_modality = np.where(in_place, modality, -1)
-    held = np.flatnonzero(slots["position_BT"] >= 0)
-    predicted = slots["by_predecessor"][held[1:]] > 0
-    target_id[held[:-1][predicted]] = token_id[held[1:][predicted]]
-    target_modality[held[:-1][predicted]] = modality[held[1:][predicted]]
-    return {"target_id_BT": target_id, "target_modality_BT": target_modality}
+    return slots | next_token_targets(slots)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +136,7 @@ def _segment_ends(document: Document, layout: TaskLayout) -> _Ends:
 
 
 def _num_tokens(document: Document, segment_name: str, layout: TaskLayout) -> int:
-    segment = next(s for s in layout.segments if s.name == segment_name)
+    segment = layout.segment(segment_name)
     if segment.continuous:
         return segment.num_slots
     num_tokens = len(document.tokens.get(segment_name, ()))

@@ -9,5 +9,10 @@ END_IMAGE = 4
 MASK = 5
 """A hidden image code (Show-o's mask token)."""
 
-NUM_SPECIAL = 8
+BEGIN_SPEECH = 6
+END_SPEECH = 7
+END_OF_LINE = 8
+"""Ends each line of an image's codes (Emu3, arXiv 2409.18869)."""
+
+NUM_SPECIAL = 12
 """Reserved ids; a vocabulary's own ids follow them."""

@@ -8,7 +8,8 @@ caption leaves some empty), and at which sequence position, is data.
 import dataclasses
 from typing import Literal
 
-from unimod_jax.layout.modality import Stream
+from unimod_jax.layout.modality import Stream, modalities_of
+from unimod_jax.layout.row_layout import RowLayout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,10 @@ class SegmentSpec:
         sequence (next-token), the token "itself" (masked or noised in place), or
         "nothing".
       continuous: its tokens are image patches of real values, not vocabulary ids.
+      largest_time: how far training may noise its patches; 1 is pure noise.
+        Transfusion caps images that precede their caption at 0.5.
+      line_length: after this many tokens END_OF_LINE has a slot of its own (Emu3's
+        images); 0 for none.
     """
 
     name: str
@@ -33,6 +38,8 @@ class SegmentSpec:
     bidirectional: bool = False
     predicted_by: Literal["predecessor", "itself", "nothing"] = "predecessor"
     continuous: bool = False
+    largest_time: float = 1.0
+    line_length: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +64,15 @@ class TaskLayout:
     reads_whole_row: bool = False
 
     def __post_init__(self) -> None:
-        """Checks that each segment has exactly one stream."""
+        """Checks that each segment has a stream, and that images are of one size."""
         for segment in self.segments:
             self.stream_of(segment)
+        sizes = {segment.num_slots for segment in self.segments if segment.continuous}
+        if len(sizes) > 1:
+            raise ValueError(
+                f"task {self.task!r} has continuous images of {sorted(sizes)} patches; "
+                "give all images of a row the same number."
+            )
 
     def stream_of(self, segment: SegmentSpec) -> Stream:
         """Returns the stream that stores a segment; ValueError if none does."""
@@ -75,6 +88,11 @@ class TaskLayout:
     def segments_of(self, stream: str) -> tuple[SegmentSpec, ...]:
         """Returns the segments stored in a stream, in sequence order."""
         return tuple(s for s in self.segments if self.stream_of(s).name == stream)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities of `streams` in stream order; `modality_BT` indexes them."""
+        return modalities_of(self.streams)
 
     @property
     def stream_names(self) -> tuple[str, ...]:
@@ -94,6 +112,15 @@ class TaskLayout:
     def num_patches(self) -> int:
         """Continuous patches per row."""
         return sum(s.num_slots for s in self.segments if s.continuous)
+
+    @property
+    def patches_per_image(self) -> int:
+        """Continuous patches of each continuous segment; 0 without any."""
+        return max((s.num_slots for s in self.segments if s.continuous), default=0)
+
+    def holds_patches(self, stream: str) -> bool:
+        """Whether some segment of a stream is continuous."""
+        return any(segment.continuous for segment in self.segments_of(stream))
 
     @property
     def target_modalities(self) -> frozenset[str]:
@@ -133,18 +160,35 @@ class TaskLayout:
             previous = segment
         return False
 
+    def segment(self, name: str) -> SegmentSpec:
+        """Returns a segment by name; KeyError for one that the task does not have."""
+        for segment in self.segments:
+            if segment.name == name:
+                return segment
+        raise KeyError(
+            f"task {self.task!r} has no segment {name!r}; it has "
+            f"{[segment.name for segment in self.segments]}."
+        )
+
     def slot_range(self, segment_name: str) -> tuple[str, int, int]:
         """Returns (stream name, first slot, number of slots) of a segment.
 
         Raises KeyError for a segment that the task does not have.
         """
-        for stream in self.stream_names:
-            start = 0
-            for segment in self.segments_of(stream):
-                if segment.name == segment_name:
-                    return stream, start, segment.num_slots
-                start += segment.num_slots
-        raise KeyError(
-            f"task {self.task!r} has no segment {segment_name!r}; it has "
-            f"{[segment.name for segment in self.segments]}."
+        stream = self.stream_of(self.segment(segment_name)).name
+        start = 0
+        for segment in self.segments_of(stream):
+            if segment.name == segment_name:
+                break
+            start += segment.num_slots
+        return stream, start, self.segment(segment_name).num_slots
+
+
+def with_segments(layout: RowLayout) -> TaskLayout:
+    """The layout, known to have segments; TypeError for rows that have none."""
+    if not isinstance(layout, TaskLayout):
+        raise TypeError(
+            f"task {layout.task!r} has rows without named segments; use a task that "
+            "draws or captions one image per row."
         )
+    return layout

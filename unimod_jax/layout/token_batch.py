@@ -9,7 +9,7 @@ import dataclasses
 
 import jax
 
-from unimod_jax.layout.task import TaskLayout
+from unimod_jax.layout.row_layout import RowLayout
 
 
 @jax.tree_util.register_dataclass
@@ -37,7 +37,7 @@ class TokenStream:
 
     Attributes:
       token_id_BT: vocabulary id; the padding id in empty slots and continuous patches.
-      modality_BT: index into the model's modalities; -1 in empty slots.
+      modality_BT: index into `layout.modalities`; -1 in empty slots.
       target_id_BT: id the token predicts: its successor's, or its own if in place.
       target_modality_BT: the target's modality; -1 where there is nothing to predict.
       position_BT: sequence position; -1 in empty slots.
@@ -63,15 +63,20 @@ class TokenGroup:
 
     Attributes:
       streams: stream name -> tokens, in the layout's order.
-      patch_BNP: float32 image patches of the row in raster order, N may be 0.
-      patch_time_B: float32 in [0, 1], how far the row's patches are noised (1 = noise).
+      patch_BNP: float32 image patches of the row in raster order, image after image; N
+        may be 0.
+      patch_time_BN: float32 in [0, 1], how far each patch is noised (1 = noise), one
+        time per image; rows come clean from the host, at time 0.
+      largest_time_BN: float32 in [0, 1], how far training may noise each patch; 0 where
+        the row has no image.
       layout: static.
     """
 
     streams: dict[str, TokenStream]
     patch_BNP: jax.Array
-    patch_time_B: jax.Array
-    layout: TaskLayout = dataclasses.field(metadata={"static": True})
+    patch_time_BN: jax.Array
+    largest_time_BN: jax.Array
+    layout: RowLayout = dataclasses.field(metadata={"static": True})
 
     @property
     def num_rows(self) -> int:
