@@ -53,27 +53,29 @@ def test_writing_patches_is_the_inverse_of_reading_them():
 def test_a_token_is_its_row_of_the_table_its_place_its_patch_and_its_noise(params):
     token_id = [5, 0, 0, 6, 0, 0]
     patches = np.random.default_rng(1).normal(size=(1, 4, PATCH_SIZE))
-    time_B = jnp.asarray([0.3])
+    # Two images of two patches, noised differently.
+    time_BN = jnp.asarray([[0.3, 0.3, 0.8, 0.8]])
     embedded = EMBEDDING.apply(
         {"params": params},
         stream_of(token_id),
         jnp.asarray(patches, jnp.float32),
-        time_B,
+        time_BN,
     )
-    time_D = np.asarray(time_features(time_B))[0] @ params["time"]
+    time_ND = np.asarray(time_features(time_BN))[0] @ params["time"]
     expected = params["table"][token_id]
     for slot, patch in enumerate(np.asarray(PATCH_INDEX[0])):
         if patch >= 0:
-            # Two images of two patches: the place counts within the image.
+            # The place counts within the image.
             place_D = params["image_position"][patch % 2]
-            expected[slot] += place_D + patches[0, patch] @ params["patch"] + time_D
+            expected[slot] += place_D + patches[0, patch] @ params["patch"]
+            expected[slot] += time_ND[patch]
     np.testing.assert_allclose(embedded[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rows_without_patches_enter_by_their_ids_alone(params):
     no_patches = jnp.zeros((1, 0, PATCH_SIZE))
     embedded = EMBEDDING.apply(
-        {"params": params}, stream_of([5] * 6), no_patches, jnp.ones(1)
+        {"params": params}, stream_of([5] * 6), no_patches, jnp.ones((1, 0))
     )
     np.testing.assert_array_equal(embedded[0, 0], params["table"][5])
     np.testing.assert_allclose(
@@ -82,7 +84,7 @@ def test_rows_without_patches_enter_by_their_ids_alone(params):
 
 
 def test_noise_times_are_told_apart_everywhere_on_the_schedule():
-    features = np.asarray(time_features(jnp.linspace(0.0, 1.0, 101)))
+    features = np.asarray(time_features(jnp.linspace(0.0, 1.0, 101)[None]))[0]
     assert features.shape == (101, 32)
     assert np.abs(features).max() <= 1.0
     assert np.linalg.norm(np.diff(features, axis=0), axis=1).min() > 0.1

@@ -35,19 +35,19 @@ from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 ROUTED = MixtureOfDepths("last_half", (TEXT_TO_IMAGE,), keep_ratio=0.5)
 # Width 16, 24 ids, two query heads and one key head of 8, hidden 24, patches of 3.
-BLOCK = {
-    "attention_norm": ((16,), ("norm",)),
-    "query": ((16, 16), ("embed", "heads")),
-    "key": ((16, 8), ("embed", "kv_heads")),
-    "value": ((16, 8), ("embed", "kv_heads")),
-    "query_norm": ((8,), ("norm",)),
-    "key_norm": ((8,), ("norm",)),
-    "output": ((16, 16), ("heads", "embed")),
-    "feed_forward_norm": ((16,), ("norm",)),
-    "feed_forward/gate": ((16, 24), ("embed", "mlp")),
-    "feed_forward/up": ((16, 24), ("embed", "mlp")),
-    "feed_forward/down": ((24, 16), ("mlp", "embed")),
-}
+BLOCK = (
+    ("attention_norm", "scale", (16,), ("norm",)),
+    ("query", "kernel", (16, 16), ("embed", "heads")),
+    ("key", "kernel", (16, 8), ("embed", "kv_heads")),
+    ("value", "kernel", (16, 8), ("embed", "kv_heads")),
+    ("query_norm", "scale", (8,), ("norm",)),
+    ("key_norm", "scale", (8,), ("norm",)),
+    ("output", "kernel", (16, 16), ("heads", "embed")),
+    ("feed_forward_norm", "scale", (16,), ("norm",)),
+    ("feed_forward", "gate/kernel", (16, 24), ("embed", "mlp")),
+    ("feed_forward", "up/kernel", (16, 24), ("embed", "mlp")),
+    ("feed_forward", "down/kernel", (24, 16), ("mlp", "embed")),
+)
 OUTSIDE = {
     "embedding/table": ((24, 16), ("vocab", "embed")),
     "embedding/image_position": ((4, 16), ("position", "embed")),
@@ -63,8 +63,11 @@ PATCHES = {
 def stacked(run, towers):
     """The parameters of a run of one layer, per tower."""
     return {
-        f"transformer/{run}/block/{name}/{tower}": ((1, *shape), ("layers", *axes))
-        for name, (shape, axes) in BLOCK.items()
+        f"transformer/{run}/block/{component}/{tower}/{rest}": (
+            (1, *shape),
+            ("layers", *axes),
+        )
+        for component, rest, shape, axes in BLOCK
         for tower in towers
     }
 
@@ -79,7 +82,7 @@ def test_a_dense_model_has_these_parameters_and_axes():
     assert shapes_and_axes(spec, NextToken()) == (
         OUTSIDE
         | stacked("run_0", ["shared"])
-        | {"final_norm/shared": ((16,), ("norm",))}
+        | {"final_norm/shared/scale": ((16,), ("norm",))}
     )
 
 
@@ -92,7 +95,7 @@ def test_a_routed_two_tower_model_of_patches_has_these_parameters_and_axes():
         )
         for name in (TEXT, IMAGE)
     }
-    final = {f"final_norm/{tower}": ((16,), ("norm",)) for tower in (TEXT, IMAGE)}
+    final = {f"final_norm/{tower}/scale": ((16,), ("norm",)) for tower in (TEXT, IMAGE)}
     assert shapes_and_axes(spec, ImageDiffusion()) == (
         OUTSIDE
         | PATCHES
@@ -161,7 +164,8 @@ def test_a_routed_model_runs_in_bfloat16():
     for logits in jax.tree.leaves(outputs):
         assert logits.dtype == jnp.float32
         assert np.isfinite(logits).all()
-    assert any(np.asarray(kept).any() for kept in jax.tree.leaves(reports))
+    for routing in reports[1][TEXT_TO_IMAGE].values():
+        assert np.asarray(routing.kept_BT).any()
 
 
 def test_task_groups_do_not_see_each_other():
@@ -208,7 +212,10 @@ def test_nnx_wraps_the_model_and_gives_the_same_logits():
     ("wrong", "sentence"),
     [
         ({"num_heads": 3, "num_kv_heads": 2}, "num_heads 3 is not a multiple"),
-        ({"head_dim": 7}, "head_dim 7 is odd"),
+        ({"num_layers": 0}, "num_layers is 0, but a model has at least one"),
+        ({"head_dim": 7}, r"rotary_share 1.0 of head_dim 7 is 7; make both even"),
+        ({"rotary_share": 0.35}, r"rotary_share 0.35 of head_dim 32 is 11"),
+        ({"residual_dropout": 1.0}, r"residual_dropout is 1.0; give a share in \[0, 1"),
         ({"compute_dtype": "float16"}, "'float16' is not supported; choose"),
     ],
 )

@@ -1,6 +1,7 @@
 """Models of a few thousand parameters and batches of a few tokens for them."""
 
 import functools
+from collections.abc import Mapping
 
 import flax.traverse_util
 import jax
@@ -90,30 +91,26 @@ def stack(rows: list[TokenGroup]) -> TokenGroup:
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *rows)
 
 
-def random_group(
-    layout: TaskLayout, modalities: tuple[str, ...], num_rows: int = 2, seed: int = 0
-) -> TokenGroup:
+def random_group(layout: TaskLayout, num_rows: int = 2, seed: int = 0) -> TokenGroup:
     """A group of random documents; the same seed gives the same documents."""
     rng = np.random.default_rng(seed)
     documents = [random_document(layout, rng) for _ in range(num_rows)]
-    return stack([lay_out(document, layout, modalities) for document in documents])
+    return stack([lay_out(document, layout) for document in documents])
 
 
 def random_batch(
     objective, spec: ModelSpec, num_rows: int = 2, tasks: tuple[str, ...] = ()
 ) -> UnifiedBatch:
     """A group per task of the objective (or of those named)."""
-    layouts = objective.layouts(SIZES, spec.untying.streams())
-    return {
-        task: random_group(layouts[task], spec.config.modalities, num_rows)
-        for task in tasks or layouts
-    }
+    layouts = objective.layouts(SIZES, spec.streams)
+    return {task: random_group(layouts[task], num_rows) for task in tasks or layouts}
 
 
 def random_variables(spec: ModelSpec, batch: UnifiedBatch, seed: int = 0) -> dict:
     """Variables in which nothing is at its special initial value.
 
-    Norm scales vary about one, router scores are of order one, and thresholds are zero.
+    Norm scales vary about one, biases about zero, scores of routers and predictors are
+    of order one, random keys are random, and thresholds are zero.
     """
     abstract = jax.eval_shape(
         lambda: nn.unbox(UnifiedModel(spec).init(jax.random.key(0), batch))
@@ -121,18 +118,33 @@ def random_variables(spec: ModelSpec, batch: UnifiedBatch, seed: int = 0) -> dic
     rng = np.random.default_rng(seed)
 
     def draw(path, leaf):
-        name = jax.tree_util.keystr(path)
-        if "router_state" in name:
+        names = [key.key for key in path]
+        if leaf.dtype == jnp.uint32:
+            return jnp.asarray(rng.integers(0, 2**32, leaf.shape, np.uint32))
+        if "router_state" in names:
             return jnp.zeros(leaf.shape, leaf.dtype)
-        if "norm" in name:
-            return jnp.asarray(1 + 0.2 * rng.normal(size=leaf.shape), leaf.dtype)
-        fan_in = 1 if "table" in name or "position" in name else leaf.shape[-2]
-        if "routers" in name:
-            fan_in = leaf.shape[-1]
-        values = rng.normal(size=leaf.shape) / np.sqrt(fan_in)
-        return jnp.asarray(values, leaf.dtype)
+        values = rng.normal(size=leaf.shape)
+        if names[-1] == "scale":
+            return jnp.asarray(1 + 0.2 * values, leaf.dtype)
+        if names[-1].endswith("bias"):
+            return jnp.asarray(0.2 * values, leaf.dtype)
+        if names[-1] in ("table", "image_position"):
+            return jnp.asarray(values, leaf.dtype)
+        of_scores = names[-2].startswith("routers_") or names[-1].endswith("_out")
+        fan_in = leaf.shape[-1 if of_scores else -2]
+        return jnp.asarray(values / np.sqrt(fan_in), leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, abstract)
+
+
+def with_routers_at_zero(variables: dict) -> dict:
+    """The same weights, but routers as they start (and predictors at zero)."""
+
+    def start(path, leaf):
+        of_route = any(k.key.startswith(("routers_", "choices_")) for k in path)
+        return jnp.zeros_like(leaf) if of_route else leaf
+
+    return jax.tree_util.tree_map_with_path(start, variables)
 
 
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
@@ -151,7 +163,7 @@ def abstract_variables(spec: ModelSpec, batch: UnifiedBatch) -> dict:
 
 
 def flat(params: dict) -> dict:
-    """Parameters by path, such as "transformer/run_0/block/query/shared"."""
+    """Parameters by path, such as "transformer/run_0/block/query/shared/kernel"."""
     return flax.traverse_util.flatten_dict(params, sep="/")
 
 
@@ -167,3 +179,39 @@ def by_position(group: TokenGroup, arrays: dict[str, jax.Array]) -> np.ndarray:
         row, slot = np.nonzero(position_BT >= 0)
         ordered[row, position_BT[row, slot]] = np.asarray(array)[row, slot]
     return ordered
+
+
+def as_shared(path: str, dense: Mapping[str, object]) -> str:
+    """The parameter of a flat dense model that a tower's parameter stands for."""
+    if path in dense:
+        return path
+    names = path.split("/")
+    for place in range(len(names)):
+        shared = "/".join([*names[:place], "shared", *names[place + 1 :]])
+        if shared in dense:
+            return shared
+    raise KeyError(path)
+
+
+def in_towers(dense: dict, like: dict) -> dict:
+    """The dense parameters, copied into every tower of the tree `like`.
+
+    Both models scan the same runs of layers; `models.warm_start` is for others.
+    """
+    flat_dense = flat(dense)
+
+    def copy(path, leaf):
+        source = flat_dense[as_shared("/".join(k.key for k in path), flat_dense)]
+        assert source.shape == leaf.shape
+        return source
+
+    return jax.tree_util.tree_map_with_path(copy, like)
+
+
+def summed_over_towers(gradient: dict, dense: dict) -> dict:
+    """Tower gradients added up, under the flat names of the dense parameters."""
+    flat_dense, summed = flat(dense), {}
+    for path, leaf in flat(gradient).items():
+        shared = as_shared(path, flat_dense)
+        summed[shared] = summed.get(shared, 0.0) + np.asarray(leaf)
+    return summed

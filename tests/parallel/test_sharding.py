@@ -19,20 +19,20 @@ from unimod_jax.parallel import (
 )
 
 RULES = ShardingRules()
-# What a kernel's axes are cut over; towers of a component are cut alike.
-BLOCK_CUTS = {
-    "attention_norm": (None, None),
-    "query": (None, "fsdp", "tensor"),
-    "key": (None, "fsdp", "tensor"),
-    "value": (None, "fsdp", "tensor"),
-    "query_norm": (None, None),
-    "key_norm": (None, None),
-    "output": (None, "tensor", "fsdp"),
-    "feed_forward_norm": (None, None),
-    "feed_forward/gate": (None, "fsdp", "tensor"),
-    "feed_forward/up": (None, "fsdp", "tensor"),
-    "feed_forward/down": (None, "tensor", "fsdp"),
-}
+# What each parameter's axes are cut over; towers of a component are cut alike.
+BLOCK_CUTS = (
+    ("attention_norm", "scale", (None, None)),
+    ("query", "kernel", (None, "fsdp", "tensor")),
+    ("key", "kernel", (None, "fsdp", "tensor")),
+    ("value", "kernel", (None, "fsdp", "tensor")),
+    ("query_norm", "scale", (None, None)),
+    ("key_norm", "scale", (None, None)),
+    ("output", "kernel", (None, "tensor", "fsdp")),
+    ("feed_forward_norm", "scale", (None, None)),
+    ("feed_forward", "gate/kernel", (None, "fsdp", "tensor")),
+    ("feed_forward", "up/kernel", (None, "fsdp", "tensor")),
+    ("feed_forward", "down/kernel", (None, "tensor", "fsdp")),
+)
 OUTSIDE_CUTS = {
     "embedding/table": ("tensor", "fsdp"),
     "embedding/image_position": (None, "fsdp"),
@@ -40,8 +40,8 @@ OUTSIDE_CUTS = {
     "embedding/time": (None, "fsdp"),
     "vocabulary_head/kernel": ("fsdp", "tensor"),
     "patch_head/kernel": ("fsdp", None),
-    "final_norm/text": (None,),
-    "final_norm/image": (None,),
+    "final_norm/text/scale": (None,),
+    "final_norm/image/scale": (None,),
 }
 
 
@@ -60,8 +60,8 @@ def boxed():
 def expected_cuts():
     cuts = dict(OUTSIDE_CUTS)
     for tower in ("text", "image"):
-        for name, cut in BLOCK_CUTS.items():
-            cuts[f"transformer/run_0/block/{name}/{tower}"] = cut
+        for component, rest, cut in BLOCK_CUTS:
+            cuts[f"transformer/run_0/block/{component}/{tower}/{rest}"] = cut
         router = f"transformer/run_0/routers_{TEXT_TO_IMAGE}/{tower}"
         cuts[router] = (None, "fsdp")
     return cuts
@@ -73,7 +73,7 @@ def test_parameters_are_cut_as_their_axes_say(boxed, mesh):
         name: PartitionSpec(*cut) for name, cut in expected_cuts().items()
     }
     shapes = flat(nn.unbox(boxed["params"]))
-    query = "transformer/run_0/block/query/image"
+    query = "transformer/run_0/block/query/image/kernel"
     assert shapes[query].shape == (2, 16, 16)
     assert shardings[query].shard_shape((2, 16, 16)) == (2, 8, 8)
 

@@ -12,21 +12,21 @@ from flax import linen as nn
 from jax.nn import initializers
 
 from unimod_jax.layout import TokenStream
-from unimod_jax.mot.towers import project
+from unimod_jax.mot import dropped_out, project
 
 _TIME_FREQUENCIES = 16
 """Sinusoids per noise time, as in DDPM's embedding but fewer: the toys are small."""
 
 
-def time_features(time_B: jax.Array) -> jax.Array:
-    """Sinusoids of a noise time in [0, 1]; float32 [B, 2 * 16].
+def time_features(time_BN: jax.Array) -> jax.Array:
+    """Sinusoids of noise times in [0, 1]; float32 [B, N, 2 * 16].
 
     Wavelengths run geometrically from 1/1000 to 10 of the whole schedule
     (2006.11239, appendix B, in units of a thousand steps).
     """
     exponent = jnp.linspace(0.0, 1.0, _TIME_FREQUENCIES, dtype=jnp.float32)
     frequency = 1000.0 * jnp.asarray(1e-4, jnp.float32) ** exponent
-    angle = time_B.astype(jnp.float32)[:, None] * frequency[None, :]
+    angle = time_BN.astype(jnp.float32)[..., None] * frequency[None, None]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
@@ -59,6 +59,7 @@ class TokenEmbedding(nn.Module):
       num_image_positions: rows of the learned raster position table; 0 for none.
       patch_size: P, values of a continuous patch; 0 for none.
       dtype: of the result.
+      dropout: share of the result's values to drop, where an rng "dropout" is given.
     """
 
     vocabulary_size: int
@@ -66,6 +67,7 @@ class TokenEmbedding(nn.Module):
     num_image_positions: int
     patch_size: int
     dtype: jnp.dtype
+    dropout: float = 0.0
 
     def setup(self) -> None:
         """Makes the tables."""
@@ -95,7 +97,7 @@ class TokenEmbedding(nn.Module):
             )
 
     def __call__(
-        self, stream: TokenStream, patch_BNP: jax.Array, time_B: jax.Array
+        self, stream: TokenStream, patch_BNP: jax.Array, time_BN: jax.Array
     ) -> jax.Array:
         """Embeds the tokens of one stream; [B, T, D]."""
         embedded_BTD = jnp.take(self.table, stream.token_id_BT, axis=0)
@@ -106,35 +108,73 @@ class TokenEmbedding(nn.Module):
             embedded_BTD = embedded_BTD + jnp.where(is_image_BT1, position_BTD, 0.0)
         if self.patch_size and patch_BNP.shape[1]:
             entering_BND = project(patch_BNP, self.patch)
-            entering_BND = entering_BND + (time_features(time_B) @ self.time)[:, None]
+            entering_BND = entering_BND + project(time_features(time_BN), self.time)
             embedded_BTD = embedded_BTD + read_patches(
                 entering_BND, stream.patch_index_BT
             )
-        return embedded_BTD.astype(self.dtype)
+        embedded_BTD = embedded_BTD.astype(self.dtype)
+        if not (self.dropout and self.has_rng("dropout")):
+            return embedded_BTD
+        return dropped_out(embedded_BTD, self.dropout, self.make_rng("dropout"))
 
 
-class SharedHead(nn.Module):
-    """A linear map from the last hidden state, shared by all towers; float32 result.
+class VocabularyHead(nn.Module):
+    """Logits from the last hidden state, one map for all towers; float32 result.
 
     Attributes:
       width: D.
-      num_outputs: V for the vocabulary head, P for the patch head.
-      axis: logical name of the output axis.
+      vocabulary_size: V.
+      tied: whether the map is the embedding table.
+      bias: whether a bias is added.
     """
 
     width: int
-    num_outputs: int
-    axis: str
+    vocabulary_size: int
+    tied: bool = False
+    bias: bool = False
+
+    @nn.compact
+    def __call__(
+        self, hidden_BTD: jax.Array, table_VD: jax.Array | None = None
+    ) -> jax.Array:
+        """[B, T, D] (and the table, if tied) -> float32 [B, T, V]."""
+        if self.tied:
+            assert table_VD is not None
+            kernel_DV = table_VD.T
+        else:
+            init = nn.with_logical_partitioning(
+                initializers.lecun_normal(), ("embed", "vocab")
+            )
+            shape = (self.width, self.vocabulary_size)
+            kernel_DV: jax.Array = self.param("kernel", init, shape, unbox=True)
+        logits_BTV = project(hidden_BTD, kernel_DV).astype(jnp.float32)
+        if self.bias:
+            zeros = nn.with_logical_partitioning(initializers.zeros, ("vocab",))
+            bias_V: jax.Array = self.param(
+                "bias", zeros, (self.vocabulary_size,), unbox=True
+            )
+            logits_BTV = logits_BTV + bias_V[None, None]
+        return logits_BTV
+
+
+class PatchHead(nn.Module):
+    """A linear map from the last hidden state to a patch; float32 result.
+
+    Attributes:
+      width: D.
+      patch_size: P.
+    """
+
+    width: int
+    patch_size: int
 
     @nn.compact
     def __call__(self, hidden_BTD: jax.Array) -> jax.Array:
-        """[B, T, D] -> float32 [B, T, num_outputs]."""
-        kernel: jax.Array = self.param(
-            "kernel",
-            nn.with_logical_partitioning(
-                initializers.lecun_normal(), ("embed", self.axis)
-            ),
-            (self.width, self.num_outputs),
-            unbox=True,
+        """[B, T, D] -> float32 [B, T, P]."""
+        init = nn.with_logical_partitioning(
+            initializers.lecun_normal(), ("embed", "patch")
         )
-        return project(hidden_BTD, kernel).astype(jnp.float32)
+        kernel_DP: jax.Array = self.param(
+            "kernel", init, (self.width, self.patch_size), unbox=True
+        )
+        return project(hidden_BTD, kernel_DP).astype(jnp.float32)

@@ -10,15 +10,12 @@ import jax
 from flax import linen as nn
 
 from unimod_jax import mod
-from unimod_jax.layout import AttentionGeometry, TaskLayout
+from unimod_jax.layout import AttentionGeometry, RowLayout, Stream
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.mot import BlockConfig, TransformerBlock, UntyingMap
+from unimod_jax.mot import BlockConfig, LayerCache, TransformerBlock, UntyingMap
 
 type Hidden = dict[str, dict[str, jax.Array]]
 """Task -> stream -> [B, T, D]."""
-
-type KeptReport = dict[str, dict[str, jax.Array]]
-"""Routed task -> stream -> boolean [B, T]; stacked to [L, B, T] over a scanned run."""
 
 
 @jax.tree_util.register_dataclass
@@ -27,110 +24,179 @@ class GroupGeometry:
     """The geometry of one task group's streams, with its static layout."""
 
     streams: dict[str, AttentionGeometry]
-    layout: TaskLayout = dataclasses.field(metadata={"static": True})
+    layout: RowLayout = dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RoutingReport:
+    """What a routed layer did with one stream; stacked to [L, ...] over a run.
+
+    Attributes:
+      kept_BT: boolean, which tokens the layer processed.
+      auxiliary_loss: float32 scalar, of the rule that chooses when decoding.
+      disagreement: float32 scalar, share of tokens that rule would choose otherwise.
+    """
+
+    kept_BT: jax.Array
+    auxiliary_loss: jax.Array
+    disagreement: jax.Array
+
+
+type LayerReport = dict[str, dict[str, RoutingReport]]
+"""Routed task -> stream -> report."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerDesign:
+    """One layer: what it routes, and what it unties."""
+
+    routing: mod.LayerSpec
+    untying: UntyingMap
 
 
 class Layer(nn.Module):
-    """One layer of the plan: a block, and a router and a gate per routed task."""
+    """One layer: a block, and for each routed task a choice of tokens.
+
+    Attributes:
+      config: of the block.
+      design: what is routed and what is untied.
+      streams: how the whole model stores modalities.
+    """
 
     config: BlockConfig
-    untying: UntyingMap
-    spec: mod.LayerSpec
+    design: LayerDesign
+    streams: tuple[Stream, ...]
 
     def setup(self) -> None:
-        """Makes the block and each route's router and gate."""
-        streams = tuple(stream.name for stream in self.untying.streams())
-        self.block = TransformerBlock(self.config, self.untying)
+        """Makes the block, the routers (tasks may share one) and the choices."""
+        names, width = tuple(s.name for s in self.streams), self.config.width
+        self.block = TransformerBlock(self.config, self.design.untying, self.streams)
+        routes = [r for r in self.design.routing.routes if not r.skips_layer]
         self.routers = {
-            route.task: mod.TaskRouter(streams, self.config.width)
-            for route in self.spec.routes
+            route.router_name: mod.TaskRouter(names, width)
+            for route in routes
+            if route.scorer == "linear"
         }
-        self.gates = {route.task: mod.CausalGate(streams) for route in self.spec.routes}
+        self.choices = {
+            route.task: mod.TokenChoice(
+                route, names, width, self.routers.get(route.router_name)
+            )
+            for route in routes
+        }
 
     def __call__(
-        self, hidden: Hidden, geometry: dict[str, GroupGeometry]
-    ) -> tuple[Hidden, KeptReport]:
-        """Maps hidden states to hidden states, reporting which tokens were kept."""
-        after: Hidden = {}
-        report: KeptReport = {}
-        for task, streams in hidden.items():
-            route = self.spec.route_of(task)
-            where = geometry[task]
-            if route is None:
-                delta = self.block(streams, where.streams)
-            else:
-                delta, report[task] = self._routed(streams, where, route)
-            after[task] = {name: x + delta[name] for name, x in streams.items()}
-        return after, report
-
-    def _routed(
-        self, streams: dict[str, jax.Array], where: GroupGeometry, route: mod.Route
-    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        score = self.routers[route.task](streams)
-        selection = {
-            name: self._select(name, score[name], where, route) for name in streams
-        }
-        weight = {name: mod.gentle_weight(score[name]) for name in streams}
-        delta = mod.routed_delta(self.block, streams, where.streams, selection, weight)
-        kept = {
-            name: where.streams[name].position_BT >= 0
-            if chosen is None
-            else chosen.kept_BT
-            for name, chosen in selection.items()
-        }
-        return delta, kept
-
-    def _select(
-        self, stream: str, score_BT: jax.Array, where: GroupGeometry, route: mod.Route
-    ) -> mod.Selection | None:
-        """Top-k where the whole stream is there at once, the causal gate elsewhere."""
-        keep_ratio = route.keep_ratio_of(stream)
-        if keep_ratio == 1.0:
-            return None
-        capacity = mod.capacity(keep_ratio, score_BT.shape[1])
-        valid_BT = where.streams[stream].position_BT >= 0
-        if not where.layout.is_causal(stream):
-            return mod.select_top_k(score_BT, valid_BT, keep_ratio, capacity)
-        gate = self.gates[route.task]
-        threshold = gate.threshold(stream)
-        gate.follow(stream, score_BT, valid_BT, keep_ratio)
-        return mod.select_above(score_BT, valid_BT, threshold, capacity)
-
-
-class Transformer(nn.Module):
-    """All layers of a plan; equal neighbours are one scanned, rematerialised body."""
-
-    config: BlockConfig
-    untying: UntyingMap
-    plan: mod.LayerPlan
-    remat: bool = True
-
-    @nn.compact
-    def __call__(
-        self, hidden: Hidden, geometry: dict[str, GroupGeometry]
-    ) -> tuple[Hidden, list[KeptReport]]:
-        """Runs the plan.
+        self,
+        hidden: Hidden,
+        geometry: dict[str, GroupGeometry],
+        cache: LayerCache | None = None,
+    ) -> tuple[Hidden, tuple[LayerReport, LayerCache | None]]:
+        """Maps hidden states to hidden states.
 
         Args:
           hidden: task -> stream -> [B, T, D].
           geometry: task -> geometry of the same tokens.
+          cache: keys and values of earlier tokens of the one task there is, or None.
 
         Returns:
-          Hidden states of the same shapes, and one report per run of the plan.
+          (hidden states, (what the routes did, the cache with this layer's tokens)).
+        """
+        after: Hidden = {}
+        report: LayerReport = {}
+        for task, streams in hidden.items():
+            route = self.design.routing.route_of(task)
+            where = geometry[task]
+            if route is None:
+                delta, cache = self.block(streams, where.streams, cache)
+            elif route.skips_layer:
+                after[task] = streams
+                continue
+            else:
+                delta, report[task], cache = self._routed(streams, where, route, cache)
+            after[task] = {name: x + delta[name] for name, x in streams.items()}
+        return after, (report, cache)
+
+    def _routed(
+        self,
+        streams: dict[str, jax.Array],
+        where: GroupGeometry,
+        route: mod.Route,
+        cache: LayerCache | None,
+    ) -> tuple[dict[str, jax.Array], dict[str, RoutingReport], LayerCache | None]:
+        received = None
+        if route.scorer == "attention":
+            received = self.block.attention_received(streams, where.streams)
+        chosen = self.choices[route.task](
+            streams,
+            where.streams,
+            causal={name: where.layout.is_causal(name) for name in streams},
+            num_slots={name: where.layout.num_tokens(name) for name in streams},
+            room=None
+            if cache is None
+            else {name: cache.room(name) for name in streams},
+            received=received,
+        )
+        delta, cache = mod.routed_delta(
+            lambda kept, at: self.block(kept, at, cache),
+            streams,
+            where.streams,
+            chosen,
+        )
+        report = {
+            name: RoutingReport(c.kept_BT, c.auxiliary_loss, c.disagreement)
+            for name, c in chosen.items()
+        }
+        return delta, report, cache
+
+
+class Transformer(nn.Module):
+    """All layers; equal neighbours are one scanned, rematerialised body.
+
+    Attributes:
+      config: of every block.
+      designs: one per layer.
+      streams: how the whole model stores modalities.
+      remat: whether the backward pass computes each layer again.
+    """
+
+    config: BlockConfig
+    designs: tuple[LayerDesign, ...]
+    streams: tuple[Stream, ...]
+    remat: bool = True
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Hidden,
+        geometry: dict[str, GroupGeometry],
+        caches: list[LayerCache | None] | None = None,
+    ) -> tuple[Hidden, list[LayerReport], list[LayerCache | None]]:
+        """Runs all layers.
+
+        Args:
+          hidden: task -> stream -> [B, T, D].
+          geometry: task -> geometry of the same tokens.
+          caches: one per run of equal layers, stacked over its layers, as made by
+            `models.kv_cache`; None where nothing is cached.
+
+        Returns:
+          Hidden states of the same shapes; a report per run; the caches after it.
         """
         body = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
-        reports = []
-        for index, (spec, length) in enumerate(mod.runs(self.plan)):
+        reports, after = [], []
+        for index, (design, length) in enumerate(mod.runs(self.designs)):
             scanned = nn.scan(
                 body,
                 variable_axes={"params": 0, STATE: 0},
-                split_rngs={"params": True},
+                split_rngs={"params": True, "dropout": True},
                 # Flax infers int from its default of 0; it documents nn.broadcast.
-                in_axes=nn.broadcast,  # pyright: ignore[reportArgumentType]
+                in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
                 length=length,
                 metadata_params={nn.PARTITION_NAME: "layers"},
             )
-            run = scanned(self.config, self.untying, spec, name=f"run_{index}")
-            hidden, report = run(hidden, geometry)
+            run = scanned(self.config, design, self.streams, name=f"run_{index}")
+            cache = caches[index] if caches else None
+            hidden, (report, cache) = run(hidden, geometry, cache)
             reports.append(report)
-        return hidden, reports
+            after.append(cache)
+        return hidden, reports, after

@@ -1,6 +1,7 @@
 """The unified model: a batch of task groups in, logits and patches per stream out."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import linen as nn
 from unimod_jax import mod
 from unimod_jax.layout import (
     AttentionGeometry,
+    Stream,
     TokenGroup,
     UnifiedBatch,
     rotary_phase,
@@ -19,9 +21,15 @@ from unimod_jax.models.config import (
     MixtureOfTransformers,
     ModelConfig,
 )
-from unimod_jax.models.embedding import SharedHead, TokenEmbedding
-from unimod_jax.models.transformer import GroupGeometry, KeptReport, Transformer
-from unimod_jax.mot import TowerNorm, UntyingMap
+from unimod_jax.models.embedding import PatchHead, TokenEmbedding, VocabularyHead
+from unimod_jax.models.transformer import (
+    GroupGeometry,
+    Hidden,
+    LayerDesign,
+    LayerReport,
+    Transformer,
+)
+from unimod_jax.mot import LayerCache, Norm, Towers, UntyingMap, common_streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +53,30 @@ class ModelSpec:
     patch_size: int = 0
 
     @property
-    def untying(self) -> UntyingMap:
-        """The untying map over the model's modalities."""
+    def untying_maps(self) -> tuple[UntyingMap, ...]:
+        """The untying map of each layer."""
+        c = self.config
+        return self.towers.untying_maps(c.modalities, c.num_layers)
+
+    @property
+    def final_untying(self) -> UntyingMap:
+        """The untying map of the final norm."""
         return self.towers.untying_map(self.config.modalities)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The coarsest storage that the towers of all layers allow."""
+        return common_streams((*self.untying_maps, self.final_untying))
 
     @property
     def plan(self) -> mod.LayerPlan:
         """The layer plan."""
         return self.routing.layer_plan(self.config.num_layers)
+
+    @property
+    def designs(self) -> tuple[LayerDesign, ...]:
+        """What each layer routes and unties."""
+        return tuple(map(LayerDesign, self.plan, self.untying_maps))
 
     def dense_twin(self) -> "ModelSpec":
         """The same sizes with one tower and no routing."""
@@ -75,7 +99,11 @@ class GroupOutput:
 
 
 class UnifiedModel(nn.Module):
-    """One transformer that reads and writes every modality of every task."""
+    """One transformer that reads and writes every modality of every task.
+
+    Apply it with `mutable=["router_state"]` to train, so that routers' thresholds
+    follow the data, and with an rng named "dropout" to drop what the config says.
+    """
 
     spec: ModelSpec
 
@@ -88,42 +116,95 @@ class UnifiedModel(nn.Module):
             spec.image_tokens if c.image_positions else 0,
             spec.patch_size,
             jnp.dtype(c.compute_dtype),
+            c.embedding_dropout,
         )
         self.transformer = Transformer(
-            c.block_config(), spec.untying, spec.plan, c.remat
+            c.block_config(spec.towers), spec.designs, spec.streams, c.remat
         )
-        self.final_norm = TowerNorm(
-            spec.untying.towers_of("final_norm"), c.width, epsilon=c.norm_epsilon
+        self.final_norm = Towers(
+            spec.final_untying.towers_of("final_norm", spec.streams),
+            functools.partial(Norm, c.norm, c.width, c.norm_epsilon),
         )
-        self.vocabulary_head = SharedHead(c.width, spec.vocabulary_size, "vocab")
+        self.vocabulary_head = VocabularyHead(
+            c.width, spec.vocabulary_size, c.tied_head, c.biases
+        )
         if spec.patch_size:
-            self.patch_head = SharedHead(c.width, spec.patch_size, "patch")
+            self.patch_head = PatchHead(c.width, spec.patch_size)
 
     def __call__(
         self, batch: UnifiedBatch
-    ) -> tuple[dict[str, GroupOutput], list[KeptReport]]:
+    ) -> tuple[dict[str, GroupOutput], list[LayerReport]]:
         """Runs all task groups through the model.
 
         Args:
           batch: task -> group; the groups may have different rows and lengths.
 
         Returns:
-          Task -> output, and which tokens each run of routed layers kept.
+          Task -> output, and what each run of equal layers did with its routed tasks.
         """
-        hidden = {
-            task: {
-                name: self.embedding(stream, group.patch_BNP, group.patch_time_B)
-                for name, stream in group.streams.items()
-            }
-            for task, group in batch.items()
-        }
-        geometry = {task: self._geometry(group) for task, group in batch.items()}
-        hidden, reports = self.transformer(hidden, geometry)
+        hidden, geometry = self._enter(batch)
+        hidden, reports, _ = self.transformer(hidden, geometry)
         outputs = {
             task: self._read(group, self.final_norm(hidden[task]))
             for task, group in batch.items()
         }
         return outputs, reports
+
+    def extend(
+        self, group: TokenGroup, caches: list[LayerCache | None]
+    ) -> tuple[GroupOutput, list[LayerReport], list[LayerCache | None]]:
+        """Runs new tokens of rows whose earlier tokens are cached.
+
+        Args:
+          group: any slots of the layout's rows; its arrays may be shorter than the
+            layout, down to one slot in one stream.
+          caches: from `models.kv_cache.empty_caches`, or from an earlier call.
+
+        Returns:
+          (their output, what the routes did, the caches with the new tokens).
+        """
+        hidden, reports, caches = self._extended(group, caches)
+        return self._read(group, hidden), reports, caches
+
+    def extend_to_last(
+        self, group: TokenGroup, caches: list[LayerCache | None]
+    ) -> tuple[jax.Array, list[LayerCache | None]]:
+        """Runs new tokens of cached rows and reads each row at its last one.
+
+        The vocabulary head meets one token per row, in whichever stream it stands, so a
+        long prompt costs no [B, T, V].
+
+        Args:
+          group, caches: as for `extend`; rows may differ in length.
+
+        Returns:
+          (float32 logits [B, V] at the largest position of each row, the caches with
+          the new tokens). A row without tokens gets logits that mean nothing.
+        """
+        hidden, _, caches = self._extended(group, caches)
+        positions = [group.streams[name].position_BT for name in hidden]
+        last_B1 = jnp.argmax(jnp.concatenate(positions, axis=1), axis=1)[:, None]
+        hidden_BTD = jnp.concatenate(list(hidden.values()), axis=1)
+        last_B1D = jnp.take_along_axis(hidden_BTD, last_B1[..., None], axis=1)
+        return self.vocabulary_head(last_B1D, self._tied_table())[:, 0], caches
+
+    def _extended(
+        self, group: TokenGroup, caches: list[LayerCache | None]
+    ) -> tuple[dict[str, jax.Array], list[LayerReport], list[LayerCache | None]]:
+        task = group.layout.task
+        hidden, geometry = self._enter({task: group})
+        hidden, reports, caches = self.transformer(hidden, geometry, caches)
+        return self.final_norm(hidden[task]), reports, caches
+
+    def _enter(self, batch: UnifiedBatch) -> tuple[Hidden, dict[str, GroupGeometry]]:
+        hidden = {
+            task: {
+                name: self.embedding(stream, group.patch_BNP, group.patch_time_BN)
+                for name, stream in group.streams.items()
+            }
+            for task, group in batch.items()
+        }
+        return hidden, {task: self._geometry(group) for task, group in batch.items()}
 
     def _geometry(self, group: TokenGroup) -> GroupGeometry:
         c = self.spec.config
@@ -132,7 +213,7 @@ class UnifiedModel(nn.Module):
                 stream.position_BT,
                 stream.window_start_BT,
                 stream.window_end_BT,
-                rotary_phase(stream.position_BT, c.head_dim, c.rotary_theta),
+                rotary_phase(stream.position_BT, c.rotated_dim, c.rotary_theta),
             )
             for name, stream in group.streams.items()
         }
@@ -140,14 +221,18 @@ class UnifiedModel(nn.Module):
 
     def _read(self, group: TokenGroup, hidden: dict[str, jax.Array]) -> GroupOutput:
         layout = group.layout
+        table_VD = self._tied_table()
         logits = {
-            name: self.vocabulary_head(x)
+            name: self.vocabulary_head(x, table_VD)
             for name, x in hidden.items()
             if layout.predicts(name)
         }
         patches = {
             name: self.patch_head(x)
             for name, x in hidden.items()
-            if any(segment.continuous for segment in layout.segments_of(name))
+            if layout.holds_patches(name)
         }
         return GroupOutput(logits, patches)
+
+    def _tied_table(self) -> jax.Array | None:
+        return self.embedding.table if self.spec.config.tied_head else None

@@ -22,6 +22,7 @@ class ShardingRules:
       kv_heads: outputs of the key and value projections.
       mlp: the hidden width of the feed-forward network.
       vocab: rows of the table, columns of the head.
+      expert: the experts of a feed-forward tower, whole: each is cut as a plain one is.
       norm: a norm's scale, whole: it is small and used everywhere.
       position: raster positions of the image position table.
       patch: values of an image patch.
@@ -34,6 +35,7 @@ class ShardingRules:
     kv_heads: MeshAxes = "tensor"
     mlp: MeshAxes = "tensor"
     vocab: MeshAxes = "tensor"
+    expert: MeshAxes = None
     norm: MeshAxes = None
     position: MeshAxes = None
     patch: MeshAxes = None
