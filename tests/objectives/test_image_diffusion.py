@@ -9,11 +9,28 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests.models.tiny_model import PATCH_SIZE, SIZES, random_batch, tiny_spec
+from tests.models.tiny_model import (
+    PATCH_SIZE,
+    SIZES,
+    random_batch,
+    random_group,
+    stack,
+    tiny_spec,
+)
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    InterleavedDocument,
+    InterleavedLayout,
+    Span,
+    Stream,
+    lay_out_documents,
+)
 from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
+    INTERLEAVED,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
     ImageDiffusion,
@@ -45,7 +62,7 @@ def perfect(group, noise_BNP):
     patches = {}
     for name in group.streams:
         index_BT = group.streams[name].patch_index_BT
-        if any(s.continuous for s in group.layout.segments_of(name)):
+        if group.layout.holds_patches(name):
             told_BTP = read_patches(noise_BNP, index_BT)
             patches[name] = jnp.where((index_BT >= 0)[..., None], told_BTP, 1e3)
     return GroupOutput({}, patches)
@@ -78,10 +95,10 @@ def test_noise_keeps_the_variance_of_unit_data():
 def test_rows_are_their_patches_noised_at_their_own_time(batch, corrupted):
     seen, noise = corrupted
     for task in (TEXT_TO_IMAGE, IMAGE_TO_TEXT):
-        share_B = np.asarray(signal_share(seen[task].patch_time_B))[:, None, None]
+        share_BN1 = np.asarray(signal_share(seen[task].patch_time_BN))[..., None]
         expected = (
-            np.sqrt(share_B) * batch[task].patch_BNP
-            + np.sqrt(1 - share_B) * noise[task]
+            np.sqrt(share_BN1) * batch[task].patch_BNP
+            + np.sqrt(1 - share_BN1) * noise[task]
         )
         np.testing.assert_allclose(seen[task].patch_BNP, expected, atol=1e-5)
         assert noise[task].shape == (NUM_ROWS, SIZES.image_patches, PATCH_SIZE)
@@ -91,8 +108,8 @@ def test_rows_are_their_patches_noised_at_their_own_time(batch, corrupted):
 
 def test_images_before_their_caption_are_noised_half_way_at_most(corrupted):
     seen, _ = corrupted
-    free = np.asarray(seen[TEXT_TO_IMAGE].patch_time_B)
-    capped = np.asarray(seen[IMAGE_TO_TEXT].patch_time_B)
+    free = np.asarray(seen[TEXT_TO_IMAGE].patch_time_BN)
+    capped = np.asarray(seen[IMAGE_TO_TEXT].patch_time_BN)
     assert free.min() > 0
     assert 0.9 < free.max() <= 1.0
     assert capped.min() > 0
@@ -101,9 +118,68 @@ def test_images_before_their_caption_are_noised_half_way_at_most(corrupted):
     assert abs(capped.mean() - 0.25) < 0.05
 
 
-def test_the_time_cap_may_be_chosen(batch):
-    noised, _ = noise_patches(batch[TEXT_TO_IMAGE], jax.random.key(1), 0.1)
-    assert 0.08 < float(noised.patch_time_B.max()) <= 0.1
+def test_the_time_cap_may_be_chosen():
+    layouts = ImageDiffusion(time_cap=0.1).layouts(SIZES, (Stream.of(TEXT, IMAGE),))
+    group = random_group(layouts[IMAGE_TO_TEXT], NUM_ROWS)
+    noised, _ = noise_patches(group, jax.random.key(1))
+    assert 0.08 < float(noised.patch_time_BN.max()) <= 0.1
+
+
+def test_rows_come_clean_from_the_host(batch):
+    for group in batch.values():
+        assert group.patch_time_BN.shape == group.patch_BNP.shape[:2]
+        assert not group.patch_time_BN.any()
+    assert (batch[TEXT_TO_IMAGE].largest_time_BN == 1.0).all()
+    assert (batch[IMAGE_TO_TEXT].largest_time_BN == 0.5).all()
+
+
+def interleaved_group(rows):
+    """Rows of two image places; each row lists the largest times of its images."""
+    layout = InterleavedLayout(
+        INTERLEAVED,
+        (Stream.of(TEXT), Stream.of(IMAGE)),
+        ((TEXT, 4), (IMAGE, 4)),
+        patches_per_image=2,
+        patch_size=PATCH_SIZE,
+        bidirectional=(IMAGE,),
+    )
+    patches = np.ones((2, PATCH_SIZE), np.float32)
+    laid_out = [
+        lay_out_documents(
+            [
+                InterleavedDocument((Span(IMAGE, (), True, True, patches, largest),))
+                for largest in row
+            ],
+            layout,
+        )
+        for row in rows
+    ]
+    return stack(laid_out)
+
+
+def test_every_image_of_a_row_is_noised_at_a_time_of_its_own():
+    group = interleaved_group([(1.0, 0.5)] * NUM_ROWS)
+    seen, noise = ImageDiffusion().corrupt({INTERLEAVED: group}, jax.random.key(0))
+    time_BN = np.asarray(seen[INTERLEAVED].patch_time_BN)
+    np.testing.assert_array_equal(time_BN[:, ::2], time_BN[:, 1::2])
+    first_B, second_B = time_BN[:, 0], time_BN[:, 2]
+    assert first_B.min() > 0 and second_B.min() > 0
+    assert 0.9 < first_B.max() <= 1.0
+    assert 0.4 < second_B.max() <= 0.5
+    assert abs(np.corrcoef(first_B, second_B)[0, 1]) < 0.4
+    share_BN1 = np.asarray(signal_share(jnp.asarray(time_BN)))[..., None]
+    expected = np.sqrt(share_BN1) + np.sqrt(1 - share_BN1) * noise[INTERLEAVED]
+    np.testing.assert_allclose(seen[INTERLEAVED].patch_BNP, expected, atol=1e-5)
+
+
+def test_places_without_an_image_do_not_dilute_the_loss():
+    group = interleaved_group([(1.0, 1.0), (1.0,), ()])
+    noise_BNP = jnp.zeros(group.patch_BNP.shape)
+    told = perfect(group, jnp.full_like(noise_BNP, 2.0))
+    assert noise_loss(group, told, noise_BNP) == 4.0
+    empty = interleaved_group([()])
+    nothing = perfect(empty, jnp.zeros(empty.patch_BNP.shape))
+    assert noise_loss(empty, nothing, jnp.zeros(empty.patch_BNP.shape)) == 0.0
 
 
 def test_text_only_rows_are_untouched_and_have_no_noise(batch, corrupted):

@@ -28,7 +28,7 @@ STREAM_CHOICES = {
 def hidden_and_whole(request):
     """(stream, image slots, rows with hidden codes, the same rows whole)."""
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES[request.param])[TEXT_TO_IMAGE]
-    whole = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
+    whole = random_group(layout, NUM_ROWS)
     hidden = hide_by_chance(whole, jax.random.key(0))
     stream, start, count = layout.slot_range("image")
     return stream, slice(start, start + count), hidden, whole
@@ -84,7 +84,7 @@ def test_every_row_hides_at_least_one_code_and_rows_differ(hidden_and_whole):
 
 def test_the_hidden_share_follows_the_cosine_schedule():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
-    group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
+    group = random_group(layout, NUM_ROWS)
     share = np.concatenate(
         [
             is_hidden(IMAGE, hide_by_chance(group, jax.random.key(seed))).mean(axis=1)
@@ -98,7 +98,7 @@ def test_the_hidden_share_follows_the_cosine_schedule():
 
 def test_each_place_is_hidden_equally_often():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
-    group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
+    group = random_group(layout, NUM_ROWS)
     share_N = np.mean(
         [
             is_hidden(IMAGE, hide_by_chance(group, jax.random.key(seed))).mean(axis=0)
@@ -124,7 +124,7 @@ def test_only_text_to_image_rows_are_corrupted():
 
 def test_understanding_rows_may_hide_a_share_of_their_codes_without_new_targets():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[IMAGE_TO_TEXT]
-    group = random_group(layout, (TEXT, IMAGE), NUM_ROWS)
+    group = random_group(layout, NUM_ROWS)
     objective = MaskedImage(understanding_hidden_share=0.25)
     seen, _ = objective.corrupt({IMAGE_TO_TEXT: group}, jax.random.key(0))
     share = is_hidden(IMAGE, seen[IMAGE_TO_TEXT]).mean()
@@ -135,7 +135,7 @@ def test_understanding_rows_may_hide_a_share_of_their_codes_without_new_targets(
 
 def test_understanding_rows_predict_their_caption_and_nothing_else():
     layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[IMAGE_TO_TEXT]
-    group = random_group(layout, (TEXT, IMAGE), 4)
+    group = random_group(layout, 4)
     assert set(layout.target_modalities) == {TEXT}
     assert not (np.asarray(group.streams[IMAGE].target_modality_BT) >= 0).any()
     text = group.streams[TEXT]

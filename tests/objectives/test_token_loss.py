@@ -24,6 +24,7 @@ from unimod_jax.objectives import (
     TaskWeights,
     total_loss,
 )
+from unimod_jax.objectives.token_loss import token_loss
 
 ONE_STREAM = (Stream.of(TEXT, IMAGE),)
 TWO_STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
@@ -64,7 +65,7 @@ def numpy_losses(group, output):
 def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
     objective = NextToken(image_weight=0.25)
     layout = objective.layouts(SIZES, streams)[TEXT_TO_IMAGE]
-    group = random_group(layout, (TEXT, IMAGE), num_rows=3)
+    group = random_group(layout, num_rows=3)
     output = random_output(group)
     loss, metrics = objective.task_loss(group, output, None)
     text, image = (numpy_losses(group, output)[name] for name in (TEXT, IMAGE))
@@ -76,10 +77,27 @@ def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
     np.testing.assert_allclose(metrics["image_loss"], image.mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("order", [(TEXT, IMAGE), (IMAGE, TEXT)])
+def test_weights_go_by_name_whatever_the_order_of_streams(order):
+    layout = NextToken().layouts(SIZES, (Stream.of(*order),))[TEXT_TO_IMAGE]
+    group = random_group(layout, num_rows=3)
+    stream = next(iter(group.streams))
+    output = random_output(group)
+    images, weighed = (
+        token_loss(group, output.logits, weights)
+        for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
+    )
+    # A modality that is not named weighs 1; one that is alone weighs the same at any.
+    np.testing.assert_allclose(images[0], images[1]["image_loss"], rtol=1e-6)
+    np.testing.assert_allclose(weighed[0], images[0], rtol=1e-6)
+    target_BT = np.asarray(group.streams[stream].target_modality_BT)
+    assert (target_BT == order.index(IMAGE)).sum() == 3 * SIZES.image_tokens
+
+
 def test_every_held_token_but_the_first_is_a_next_token_target():
     layouts = NextToken().layouts(SIZES, TWO_STREAMS)
     for task, not_predicted in ((TEXT_TO_IMAGE, 1), (IMAGE_TO_TEXT, 2), (TEXT_ONLY, 1)):
-        group = random_group(layouts[task], (TEXT, IMAGE), num_rows=4)
+        group = random_group(layouts[task], num_rows=4)
         held = targets = 0
         for stream in group.streams.values():
             held += int(jnp.sum((stream.position_BT >= 0).astype(jnp.int32)))
@@ -89,7 +107,7 @@ def test_every_held_token_but_the_first_is_a_next_token_target():
 
 def test_what_empty_slots_predict_does_not_matter():
     layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
-    group = random_group(layout, (TEXT, IMAGE))
+    group = random_group(layout)
     output = random_output(group)
     logits_BTV = output.logits["text+image"]
     empty_BT = group.streams["text+image"].position_BT < 0
@@ -103,13 +121,13 @@ def test_what_empty_slots_predict_does_not_matter():
 
 def test_rows_without_targets_have_a_finite_loss_of_zero():
     layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
-    row = lay_out(Document({"begin": [1]}), layout, (TEXT, IMAGE))
+    row = lay_out(Document({"begin": [1]}), layout)
     stream = row.streams["text+image"]
     batched = {
         field: jnp.asarray(getattr(stream, field))[None]
         for field in stream.__dataclass_fields__
     }
-    group = random_group(layout, (TEXT, IMAGE), 1).with_stream("text+image", **batched)
+    group = random_group(layout, 1).with_stream("text+image", **batched)
     loss, metrics = NextToken().task_loss(group, random_output(group), None)
     assert loss == 0.0
     assert metrics == {"text_loss": 0.0}

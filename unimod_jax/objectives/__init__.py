@@ -11,6 +11,7 @@ from unimod_jax.objectives.masked_image import MaskedImage
 from unimod_jax.objectives.next_token import NextToken
 from unimod_jax.objectives.objective import (
     IMAGE_TO_TEXT,
+    INTERLEAVED,
     TASKS,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
@@ -19,9 +20,11 @@ from unimod_jax.objectives.objective import (
     TaskWeights,
     total_loss,
 )
+from unimod_jax.objectives.router_losses import router_loss
 
 __all__ = [
     "IMAGE_TO_TEXT",
+    "INTERLEAVED",
     "TASKS",
     "TEXT_ONLY",
     "TEXT_TO_IMAGE",
@@ -31,5 +34,6 @@ __all__ = [
     "Objective",
     "SequenceSizes",
     "TaskWeights",
+    "router_loss",
     "total_loss",
 ]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from unimod_jax.layout import (
     IMAGE,
     TEXT,
+    InterleavedLayout,
     SegmentSpec,
     Stream,
     TaskLayout,
@@ -23,6 +24,7 @@ from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives.objective import (
     IMAGE_TO_TEXT,
+    INTERLEAVED,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
     Metrics,
@@ -61,7 +63,7 @@ class ImageDiffusion:
       task_weights: weight of each task's loss.
       diffusion_weight: lambda of L_LM + lambda L_DDPM; 5 in both papers.
       time_cap: largest noise time of an image that precedes its caption; 0.5 is
-        Transfusion's t <= 500 of 1000.
+        Transfusion's t <= 500 of 1000. The layouts carry it to each patch.
     """
 
     task_weights: TaskWeights = TaskWeights()
@@ -75,8 +77,8 @@ class ImageDiffusion:
 
     def layouts(
         self, sizes: SequenceSizes, streams: tuple[Stream, ...]
-    ) -> dict[str, TaskLayout]:
-        """Rows of the three tasks: patches see their own image, the rest is causal."""
+    ) -> dict[str, TaskLayout | InterleavedLayout]:
+        """Patches see their own image, the rest is causal."""
         begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
         image = SegmentSpec(
             "image",
@@ -97,35 +99,44 @@ class ImageDiffusion:
         to_text = (
             begin,
             SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
-            image,
+            dataclasses.replace(image, largest_time=self.time_cap),
             end_image,
             SegmentSpec("caption", TEXT, sizes.caption_tokens + 1),
         )
         text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
-        return {
+        layouts: dict[str, TaskLayout | InterleavedLayout] = {
             TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, to_image, streams),
             IMAGE_TO_TEXT: TaskLayout(IMAGE_TO_TEXT, to_text, streams),
             TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
         }
+        if sizes.interleaved_slots:
+            layouts[INTERLEAVED] = InterleavedLayout(
+                INTERLEAVED,
+                streams,
+                sizes.interleaved_slots,
+                patches_per_image=sizes.image_patches,
+                patch_size=sizes.patch_size,
+                bidirectional=(IMAGE,),
+                captioned_time=self.time_cap,
+            )
+        return layouts
 
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array
     ) -> tuple[UnifiedBatch, Noise]:
         """Noises every image at a random time of its own."""
         seen, noise = dict(batch), {}
-        for index, (task, cap) in enumerate(
-            ((TEXT_TO_IMAGE, 1.0), (IMAGE_TO_TEXT, self.time_cap))
-        ):
+        for index, task in enumerate((TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED)):
             if task in batch:
                 task_key = jax.random.fold_in(key, index)
-                seen[task], noise[task] = noise_patches(batch[task], task_key, cap)
+                seen[task], noise[task] = noise_patches(batch[task], task_key)
         return seen, noise
 
     def task_loss(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
     ) -> tuple[jax.Array, Metrics]:
         """L_LM + lambda L_DDPM over the group."""
-        loss, metrics = token_loss(group, output.logits, {TEXT: 1.0, IMAGE: 1.0})
+        loss, metrics = token_loss(group, output.logits, {})
         if noise is not None:
             image_loss = noise_loss(group, output, noise)
             metrics["image_loss"] = image_loss
@@ -133,32 +144,39 @@ class ImageDiffusion:
         return loss, metrics
 
 
-def noise_patches(
-    group: TokenGroup, key: jax.Array, time_cap: float
-) -> tuple[TokenGroup, jax.Array]:
-    """Noises each row's patches at a time uniform in (0, time_cap].
+def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Array]:
+    """Noises each image at a time of its own, uniform up to the largest it may have.
+
+    Args:
+      group: clean; times are uniform in (0, t], t being `largest_time_BN`.
+      key: random key.
 
     Returns:
-      (the noised group with its `patch_time_B`, the noise float32 [B, N, P]).
+      (the noised group with its `patch_time_BN`, the noise float32 [B, N, P]).
     """
     time_key, noise_key = jax.random.split(key)
-    time_B = time_cap * (1.0 - jax.random.uniform(time_key, (group.num_rows,)))
+    size = group.layout.patches_per_image
+    num_images = group.layout.num_patches // size
+    share_of_time = 1.0 - jax.random.uniform(time_key, (group.num_rows, num_images))
+    time_BN = group.largest_time_BN * jnp.repeat(share_of_time, size, axis=1)
     noise_BNP = jax.random.normal(noise_key, group.patch_BNP.shape)
-    noised_BNP = add_noise(
-        group.patch_BNP, noise_BNP, signal_share(time_B)[:, None, None]
-    )
-    noised = dataclasses.replace(group, patch_BNP=noised_BNP, patch_time_B=time_B)
+    noised_BNP = add_noise(group.patch_BNP, noise_BNP, signal_share(time_BN)[..., None])
+    noised = dataclasses.replace(group, patch_BNP=noised_BNP, patch_time_BN=time_BN)
     return noised, noise_BNP
 
 
 def noise_loss(
     group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array
 ) -> jax.Array:
-    """Mean squared error of the predicted noise over all values of all images."""
-    total = jnp.zeros((), jnp.float32)
+    """Mean squared error of the predicted noise over all values of all images.
+
+    Places for images that a row does not have count for nothing.
+    """
+    total = num_patches = jnp.zeros((), jnp.float32)
     for name, predicted_BTP in output.patches.items():
         patch_index_BT = group.streams[name].patch_index_BT
         error_BTP = predicted_BTP - read_patches(noise_BNP, patch_index_BT)
         is_patch_BT1 = (patch_index_BT >= 0)[..., None].astype(jnp.float32)
         total += jnp.sum(jnp.square(error_BTP) * is_patch_BT1)
-    return total / noise_BNP.size
+        num_patches += jnp.sum(is_patch_BT1)
+    return total / (jnp.maximum(num_patches, 1.0) * noise_BNP.shape[-1])

@@ -19,6 +19,7 @@ from unimod_jax.layout import (
     TokenGroup,
     UnifiedBatch,
     special_tokens,
+    with_segments,
 )
 from unimod_jax.models import GroupOutput
 from unimod_jax.objectives.objective import (
@@ -54,8 +55,15 @@ class MaskedImage:
     def layouts(
         self, sizes: SequenceSizes, streams: tuple[Stream, ...]
     ) -> dict[str, TaskLayout]:
-        """Rows of the three tasks, with Show-o's omni-attention as windows."""
-        begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
+        """Rows of the three tasks, with Show-o's omni-attention as windows.
+
+        As in Show-o's code, a row says its task first, and text stands between a begin
+        and an end token (prompting_utils.py).
+        """
+        task, begin, end = (
+            SegmentSpec(name, TEXT, 1, predicted_by="nothing")
+            for name in ("task", "begin", "end")
+        )
         prompt = SegmentSpec(
             "prompt", TEXT, sizes.caption_tokens, predicted_by="nothing"
         )
@@ -71,9 +79,9 @@ class MaskedImage:
             predicted_by="itself",
         )
         shown_image = dataclasses.replace(hidden_image, predicted_by="nothing")
-        to_image = (begin, prompt, begin_image, hidden_image, end_image)
+        to_image = (task, begin, prompt, end, begin_image, hidden_image, end_image)
         caption = SegmentSpec("caption", TEXT, sizes.caption_tokens + 1)
-        to_text = (begin, begin_image, shown_image, end_image, caption)
+        to_text = (task, begin_image, shown_image, end_image, begin, caption)
         text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
         return {
             TEXT_TO_IMAGE: TaskLayout(
@@ -93,13 +101,13 @@ class MaskedImage:
         seen = dict(batch)
         if TEXT_TO_IMAGE in batch:
             group = batch[TEXT_TO_IMAGE]
-            shape = (group.num_rows, group.layout.slot_range("image")[2])
+            shape = (group.num_rows, with_segments(group.layout).slot_range("image")[2])
             hidden_BN = choose_hidden(shape, generation_key)
             seen[TEXT_TO_IMAGE] = hide_image_codes(group, hidden_BN)
         share = self.understanding_hidden_share
         if share and IMAGE_TO_TEXT in batch:
             group = batch[IMAGE_TO_TEXT]
-            shape = (group.num_rows, group.layout.slot_range("image")[2])
+            shape = (group.num_rows, with_segments(group.layout).slot_range("image")[2])
             hidden_BN = jax.random.bernoulli(understanding_key, share, shape)
             seen[IMAGE_TO_TEXT] = hide_image_codes(group, hidden_BN)
         return seen, {}
@@ -109,7 +117,7 @@ class MaskedImage:
     ) -> tuple[jax.Array, Metrics]:
         """Mean cross-entropy over hidden codes, or over caption tokens."""
         del noise
-        return token_loss(group, output.logits, {TEXT: 1.0, IMAGE: 1.0})
+        return token_loss(group, output.logits, {})
 
 
 def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:
@@ -133,7 +141,7 @@ def hide_image_codes(group: TokenGroup, hidden_BN: jax.Array) -> TokenGroup:
       group: one image per row.
       hidden_BN: boolean, the codes to hide.
     """
-    stream_name, start, num_codes = group.layout.slot_range("image")
+    stream_name, start, num_codes = with_segments(group.layout).slot_range("image")
     stream = group.streams[stream_name]
     image = slice(start, start + num_codes)
     token_id_BN = jnp.where(

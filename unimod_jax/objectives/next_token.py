@@ -11,6 +11,7 @@ import jax
 from unimod_jax.layout import (
     IMAGE,
     TEXT,
+    InterleavedLayout,
     SegmentSpec,
     Stream,
     TaskLayout,
@@ -20,6 +21,7 @@ from unimod_jax.layout import (
 from unimod_jax.models import GroupOutput
 from unimod_jax.objectives.objective import (
     IMAGE_TO_TEXT,
+    INTERLEAVED,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
     Metrics,
@@ -38,10 +40,12 @@ class NextToken:
       task_weights: weight of each task's loss.
       image_weight: weight of an image token's loss beside a text token's 1; Emu3
         pre-trains with 0.5.
+      z_loss: weight of the z-loss; Chameleon trains with 1e-5.
     """
 
     task_weights: TaskWeights = TaskWeights()
     image_weight: float = 0.5
+    z_loss: float = 0.0
 
     @property
     def continuous_images(self) -> bool:
@@ -50,10 +54,12 @@ class NextToken:
 
     def layouts(
         self, sizes: SequenceSizes, streams: tuple[Stream, ...]
-    ) -> dict[str, TaskLayout]:
-        """Rows of the three tasks, all causal."""
+    ) -> dict[str, TaskLayout | InterleavedLayout]:
+        """Rows of the three tasks and interleaved ones, all causal."""
         begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
-        image = SegmentSpec("image", IMAGE, sizes.image_tokens)
+        image = SegmentSpec(
+            "image", IMAGE, sizes.image_slots, line_length=sizes.image_line
+        )
         end_image = SegmentSpec("end_image", TEXT, 1)
         to_image = (
             begin,
@@ -70,11 +76,19 @@ class NextToken:
             SegmentSpec("caption", TEXT, sizes.caption_tokens + 1),
         )
         text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
-        return {
+        layouts: dict[str, TaskLayout | InterleavedLayout] = {
             TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, to_image, streams),
             IMAGE_TO_TEXT: TaskLayout(IMAGE_TO_TEXT, to_text, streams),
             TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
         }
+        if sizes.interleaved_slots:
+            layouts[INTERLEAVED] = InterleavedLayout(
+                INTERLEAVED,
+                streams,
+                sizes.interleaved_slots,
+                line_length=sizes.image_line,
+            )
+        return layouts
 
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array
@@ -88,4 +102,5 @@ class NextToken:
     ) -> tuple[jax.Array, Metrics]:
         """Weighted mean cross-entropy of the task's targets."""
         del noise
-        return token_loss(group, output.logits, {TEXT: 1.0, IMAGE: self.image_weight})
+        weights = {IMAGE: self.image_weight}
+        return token_loss(group, output.logits, weights, self.z_loss)

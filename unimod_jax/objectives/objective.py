@@ -7,12 +7,20 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from unimod_jax.layout import Stream, TaskLayout, TokenGroup, UnifiedBatch
+from unimod_jax.layout import (
+    RowLayout,
+    Slots,
+    Stream,
+    TokenGroup,
+    UnifiedBatch,
+)
 from unimod_jax.models import GroupOutput
 
 TEXT_TO_IMAGE = "text_to_image"
 IMAGE_TO_TEXT = "image_to_text"
 TEXT_ONLY = "text_only"
+INTERLEAVED = "interleaved"
+"""Packed documents of text, images and speech in any order; only where asked for."""
 TASKS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, TEXT_ONLY)
 
 type Metrics = dict[str, jax.Array]
@@ -30,11 +38,24 @@ class SequenceSizes:
       caption_tokens: slots of a prompt; a caption has one more for its end token.
       image_tokens: discrete codes of an image.
       image_patches: continuous patches of an image.
+      image_line: codes per line of an image that ends with END_OF_LINE; 0 for no lines.
+      patch_size: P, values of a continuous patch.
+      interleaved_slots: (modality, slots) of rows of packed documents; empty without
+        such rows.
     """
 
     caption_tokens: int
     image_tokens: int
     image_patches: int
+    image_line: int = 0
+    patch_size: int = 0
+    interleaved_slots: Slots = ()
+
+    @property
+    def image_slots(self) -> int:
+        """Slots of a discrete image: its codes, and the end of each line."""
+        lines = self.image_tokens // self.image_line if self.image_line else 0
+        return self.image_tokens + lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +65,7 @@ class TaskWeights:
     text_to_image: float = 1.0
     image_to_text: float = 1.0
     text_only: float = 0.1
+    interleaved: float = 1.0
 
     def total(self, losses: Mapping[str, jax.Array]) -> jax.Array:
         """The weighted sum of task losses."""
@@ -68,7 +90,7 @@ class Objective(Protocol):
 
     def layouts(
         self, sizes: SequenceSizes, streams: tuple[Stream, ...]
-    ) -> dict[str, TaskLayout]:
+    ) -> Mapping[str, RowLayout]:
         """Task -> layout of its rows."""
         ...
 
