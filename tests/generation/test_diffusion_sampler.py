@@ -26,14 +26,14 @@ NUM_ROWS = 2
 
 def rows_of(streams, seed=0):
     layout = ImageDiffusion().layouts(SIZES, streams)[TEXT_TO_IMAGE]
-    return random_group(layout, (TEXT, IMAGE), NUM_ROWS, seed)
+    return random_group(layout, NUM_ROWS, seed)
 
 
 def answer(group, noise_BNP):
     """Noise per token, and garbage for tokens that are no patches."""
     patches = {}
     for name, stream in group.streams.items():
-        if any(segment.continuous for segment in group.layout.segments_of(name)):
+        if group.layout.holds_patches(name):
             token_BTP = read_patches(noise_BNP, stream.patch_index_BT)
             is_patch_BT1 = (stream.patch_index_BT >= 0)[..., None]
             patches[name] = jnp.where(is_patch_BT1, token_BTP, 1e3)
@@ -44,9 +44,9 @@ def oracle_of(clean_BNP):
     """A model that says exactly which noise was added to the clean image."""
 
     def forward(group):
-        share_B11 = signal_share(group.patch_time_B)[:, None, None]
-        noise_BNP = group.patch_BNP - jnp.sqrt(share_B11) * clean_BNP
-        return answer(group, noise_BNP / jnp.sqrt(1.0 - share_B11))
+        share_BN1 = signal_share(group.patch_time_BN)[..., None]
+        noise_BNP = group.patch_BNP - jnp.sqrt(share_BN1) * clean_BNP
+        return answer(group, noise_BNP / jnp.sqrt(1.0 - share_BN1))
 
     return forward
 
@@ -70,7 +70,7 @@ def test_time_falls_from_one_in_equal_steps_and_patches_start_as_noise(clean_BNP
     oracle = oracle_of(clean_BNP)
 
     def watched(group):
-        record(times.append, group.patch_time_B)
+        record(times.append, group.patch_time_BN)
         record(patches.append, group.patch_BNP)
         return oracle(group)
 
@@ -78,7 +78,11 @@ def test_time_falls_from_one_in_equal_steps_and_patches_start_as_noise(clean_BNP
     denoise_patches(watched, GuidedRows(rows, 1.0), 4, jax.random.key(0))
     jax.effects_barrier()
     np.testing.assert_allclose(
-        np.stack(times), np.tile([[1.0], [0.75], [0.5], [0.25]], (1, NUM_ROWS))
+        np.stack(times),
+        np.broadcast_to(
+            np.array([1.0, 0.75, 0.5, 0.25])[:, None, None],
+            (4, NUM_ROWS, SIZES.image_patches),
+        ),
     )
     assert 0.5 < np.std(patches[0]) < 1.5
     # What is denoised does not depend on the patches that came with the rows.
@@ -92,17 +96,17 @@ def test_patches_on_the_way_are_noised_as_in_training():
     oracle = oracle_of(clean_BNP)
 
     def watched(group):
-        record(lambda *seen: steps.append(seen), group.patch_BNP, group.patch_time_B)
+        record(lambda *seen: steps.append(seen), group.patch_BNP, group.patch_time_BN)
         return oracle(group)
 
     sizes = dataclasses.replace(SIZES, image_patches=400)
     layout = ImageDiffusion().layouts(sizes, STREAM_CHOICES["two streams"])
-    group = random_group(layout[TEXT_TO_IMAGE], (TEXT, IMAGE), NUM_ROWS)
+    group = random_group(layout[TEXT_TO_IMAGE], NUM_ROWS)
     rows = dataclasses.replace(group, patch_BNP=jnp.zeros_like(clean_BNP))
     denoise_patches(watched, GuidedRows(rows, 1.0), 6, jax.random.key(0))
     jax.effects_barrier()
     assert len(steps) == 6
-    shares = [float(signal_share(time_B[0])) for _, time_B in steps]
+    shares = [float(signal_share(time_BN[0, 0])) for _, time_BN in steps]
     noises = [
         (np.asarray(patch_BNP) - np.sqrt(share) * 0.5) / np.sqrt(1 - share)
         for (patch_BNP, _), share in zip(steps, shares, strict=True)

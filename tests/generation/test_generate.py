@@ -1,5 +1,7 @@
 """Each objective draws images by its own loop."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,12 @@ from tests.models.tiny_model import (
     VOCABULARY_SIZE,
     random_group,
 )
-from unimod_jax.generation import GuidedRows, SamplingConfig, draw_images
+from unimod_jax.generation import (
+    GuidedRows,
+    SamplingConfig,
+    TokenSampler,
+    draw_images,
+)
 from unimod_jax.generation.generate import ImageCodes
 from unimod_jax.layout import IMAGE, TEXT, Stream
 from unimod_jax.models import GroupOutput
@@ -23,26 +30,35 @@ from unimod_jax.objectives import (
     NextToken,
 )
 
+LINED = dataclasses.replace(SIZES, image_line=2)
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
 CODES = ImageCodes(CODE_IDS.start, len(CODE_IDS), VOCABULARY_SIZE)
 
 
-def flat_model(group):
-    """Every id equally likely, no noise anywhere."""
-    shapes = {name: s.position_BT.shape for name, s in group.streams.items()}
-    return GroupOutput(
-        {n: jnp.zeros((*shape, VOCABULARY_SIZE)) for n, shape in shapes.items()},
-        {IMAGE: jnp.zeros((*shapes[IMAGE], PATCH_SIZE))},
-    )
+class FlatModel:
+    """Every id equally likely, no noise anywhere, nothing to remember."""
+
+    def __call__(self, group):
+        shapes = {name: s.position_BT.shape for name, s in group.streams.items()}
+        return GroupOutput(
+            {n: jnp.zeros((*shape, VOCABULARY_SIZE)) for n, shape in shapes.items()},
+            {IMAGE: jnp.zeros((*shapes[IMAGE], PATCH_SIZE))},
+        )
+
+    def empty_caches(self, layout, num_rows):
+        return []
+
+    def extend_to_last(self, group, caches):
+        return jnp.zeros((group.num_rows, VOCABULARY_SIZE)), caches
 
 
 def draw(objective, guided=None, num_steps=3):
     if guided is None:
         layout = objective.layouts(SIZES, STREAMS)[TEXT_TO_IMAGE]
-        guided = GuidedRows(random_group(layout, (TEXT, IMAGE), 4), 1.0)
+        guided = GuidedRows(random_group(layout, 4), 1.0)
     sampling = SamplingConfig(num_steps=num_steps)
     return draw_images(
-        objective, flat_model, guided, sampling, CODES, jax.random.key(0)
+        objective, FlatModel(), guided, sampling, CODES, jax.random.key(0)
     )
 
 
@@ -54,6 +70,19 @@ def test_code_objectives_draw_codes_counted_from_zero(objective):
     assert codes.min() >= 0
     assert codes.max() < len(CODE_IDS)
     assert len(np.unique(codes)) > 3
+
+
+def test_line_ends_are_no_codes():
+    layout = NextToken().layouts(LINED, STREAMS)[TEXT_TO_IMAGE]
+    codes = np.asarray(draw(NextToken(), GuidedRows(random_group(layout, 4), 1.0)))
+    assert codes.shape == (4, SIZES.image_tokens)
+    assert codes.min() >= 0
+    assert codes.max() < len(CODE_IDS)
+
+
+def test_sampling_settings_reach_the_sampler():
+    sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.9)
+    assert sampling.tokens == TokenSampler(0.7, 5, 0.9)
 
 
 def test_diffusion_draws_patches():

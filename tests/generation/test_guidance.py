@@ -14,7 +14,7 @@ from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
 def prompted_and_unprompted():
     streams = (Stream.of(TEXT), Stream.of(IMAGE))
     layout = NextToken().layouts(SIZES, streams)[TEXT_TO_IMAGE]
-    return [random_group(layout, (TEXT, IMAGE), 3, seed) for seed in (0, 1)]
+    return [random_group(layout, 3, seed) for seed in (0, 1)]
 
 
 def test_scale_one_runs_the_prompted_rows_only(prompted_and_unprompted):

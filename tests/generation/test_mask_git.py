@@ -23,7 +23,7 @@ STREAM_CHOICES = {
 
 def rows_of(streams, seed=0):
     layout = MaskedImage().layouts(SIZES, streams)[TEXT_TO_IMAGE]
-    return random_group(layout, (TEXT, IMAGE), NUM_ROWS, seed)
+    return random_group(layout, NUM_ROWS, seed)
 
 
 def random_logits(group, num_rows=NUM_ROWS):

@@ -5,11 +5,14 @@ The patches are overwritten in place, step by step, while the text of the row st
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from unimod_jax.generation.guidance import Forward, GuidedRows
+from unimod_jax.layout import TokenGroup
+from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import write_patches
 from unimod_jax.objectives.image_diffusion import signal_share
 
@@ -29,13 +32,38 @@ def denoise_patches(
       float32 [B, N, P] in about [-1, 1].
     """
     _, num_patches, patch_size = guided.rows.patch_BNP.shape
+
+    def predict_noise(patch_BNP: jax.Array, time: jax.Array) -> jax.Array:
+        rows = noised(guided.rows, guided.mirror(patch_BNP), time)
+        return guided.combine(patches_of(forward(rows), rows))
+
     shape = (guided.num_images, num_patches, patch_size)
+    return ancestral_sampling(predict_noise, shape, num_steps, key)
+
+
+def ancestral_sampling(
+    predict_noise: Callable[[jax.Array, jax.Array], jax.Array],
+    shape: tuple[int, int, int],
+    num_steps: int,
+    key: jax.Array,
+) -> jax.Array:
+    """Denoises from pure noise to time 0.
+
+    Args:
+      predict_noise: (patches [B, N, P], time in (0, 1]) -> the noise in them.
+      shape: (B, N, P).
+      num_steps: denoising steps, evenly spaced in time.
+      key: random key.
+
+    Returns:
+      float32 [B, N, P]; every prediction of clean patches is clipped to [-1, 1].
+    """
 
     def step(index, carry):
         patch_BNP, key = carry
         time = 1.0 - index / num_steps
         share, next_share = signal_share(time), signal_share(time - 1.0 / num_steps)
-        noise_BNP = _predict_noise(forward, guided, patch_BNP, time)
+        noise_BNP = predict_noise(patch_BNP, time)
         clean_BNP = (patch_BNP - jnp.sqrt(1.0 - share) * noise_BNP) / jnp.sqrt(share)
         clean_BNP = jnp.clip(clean_BNP, -1.0, 1.0)
         # Mean and variance of q(x_next | x, clean), equations 6 and 7 of DDPM.
@@ -54,18 +82,16 @@ def denoise_patches(
     return patch_BNP
 
 
-def _predict_noise(
-    forward: Forward, guided: GuidedRows, patch_BNP: jax.Array, time: jax.Array
-) -> jax.Array:
-    """The model's guided noise prediction in raster order, float32 [B, N, P]."""
-    rows = dataclasses.replace(
-        guided.rows,
-        patch_BNP=guided.mirror(patch_BNP),
-        patch_time_B=jnp.full((guided.rows.num_rows,), time, jnp.float32),
-    )
-    output = forward(rows)
-    predicted = jnp.zeros_like(rows.patch_BNP)
+def noised(rows: TokenGroup, patch_BNP: jax.Array, time: jax.Array) -> TokenGroup:
+    """The rows with other patches, all noised as far as a time says."""
+    time_BN = jnp.full(patch_BNP.shape[:2], time, jnp.float32)
+    return dataclasses.replace(rows, patch_BNP=patch_BNP, patch_time_BN=time_BN)
+
+
+def patches_of(output: GroupOutput, rows: TokenGroup) -> jax.Array:
+    """What the patch head says, in raster order, float32 [B, N, P]."""
+    patch_BNP = jnp.zeros_like(rows.patch_BNP)
     for name, token_BTP in output.patches.items():
         patch_index_BT = rows.streams[name].patch_index_BT
-        predicted += write_patches(token_BTP, patch_index_BT, patch_BNP.shape[1])
-    return guided.combine(predicted)
+        patch_BNP += write_patches(token_BTP, patch_index_BT, patch_BNP.shape[1])
+    return patch_BNP

@@ -6,10 +6,13 @@ import functools
 import jax
 import numpy as np
 
+from unimod_jax.generation.bound_model import BoundModel
 from unimod_jax.generation.diffusion_sampler import denoise_patches
-from unimod_jax.generation.guidance import Forward, GuidedRows
+from unimod_jax.generation.guidance import GuidedRows
 from unimod_jax.generation.mask_git import reveal_codes
-from unimod_jax.generation.text_decoder import decode_segment
+from unimod_jax.generation.text_decoder import decode_segment, without_line_ends
+from unimod_jax.generation.token_sampler import TokenSampler
+from unimod_jax.layout import with_segments
 from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken, Objective
 
 
@@ -21,11 +24,21 @@ class SamplingConfig:
       guidance: scale of classifier-free guidance; 1 is none.
       temperature: of next-token sampling, or of MaskGIT's choice of what stays.
       num_steps: parallel decoding or denoising steps; next-token needs none.
+      top_k: next-token sampling among the k likeliest only (Emu3: 2048); 0 among all.
+      top_p: next-token sampling among the likeliest that together have this probability
+        (Chameleon: 0.9); 1 among all.
     """
 
     guidance: float = 1.0
     temperature: float = 1.0
     num_steps: int = 16
+    top_k: int = 0
+    top_p: float = 1.0
+
+    @property
+    def tokens(self) -> TokenSampler:
+        """How next tokens are drawn."""
+        return TokenSampler(self.temperature, self.top_k, self.top_p)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +58,7 @@ class ImageCodes:
 @functools.singledispatch
 def draw_images(
     objective: Objective,
-    forward: Forward,
+    model: BoundModel,
     guided: GuidedRows,
     sampling: SamplingConfig,
     codes: ImageCodes,
@@ -66,17 +79,18 @@ def draw_images(
 
 
 @draw_images.register
-def _(objective: NextToken, forward, guided, sampling, codes, key):
+def _(objective: NextToken, model, guided, sampling, codes, key):
     token_id_BN = decode_segment(
-        forward, guided, "image", codes.allowed(), sampling.temperature, key
+        model, guided, "image", codes.allowed(), sampling.tokens, key
     )
-    return token_id_BN - codes.start
+    image = with_segments(guided.rows.layout).segment("image")
+    return without_line_ends(token_id_BN, image.line_length) - codes.start
 
 
 @draw_images.register
-def _(objective: MaskedImage, forward, guided, sampling, codes, key):
+def _(objective: MaskedImage, model, guided, sampling, codes, key):
     return reveal_codes(
-        forward,
+        model,
         guided,
         codes.start,
         codes.count,
@@ -87,18 +101,21 @@ def _(objective: MaskedImage, forward, guided, sampling, codes, key):
 
 
 @draw_images.register
-def _(objective: ImageDiffusion, forward, guided, sampling, codes, key):
-    return denoise_patches(forward, guided, sampling.num_steps, key)
+def _(objective: ImageDiffusion, model, guided, sampling, codes, key):
+    return denoise_patches(model, guided, sampling.num_steps, key)
 
 
 def caption_images(
-    forward: Forward, guided: GuidedRows, allowed_V: np.ndarray
+    model: BoundModel, guided: GuidedRows, allowed_V: np.ndarray
 ) -> jax.Array:
     """Greedy captions of image-to-text rows; int32 ids [B, slots], not cut at the end.
 
     Args:
-      forward: the model on one task group.
+      model: the model.
       guided: rows that show an image, unguided, with an empty caption segment.
       allowed_V: boolean, text ids and the end token.
     """
-    return decode_segment(forward, guided, "caption", allowed_V, 0.0, jax.random.key(0))
+    greedy = TokenSampler(temperature=0.0)
+    return decode_segment(
+        model, guided, "caption", allowed_V, greedy, jax.random.key(0)
+    )

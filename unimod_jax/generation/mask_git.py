@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unimod_jax.generation.guidance import Forward, GuidedRows
-from unimod_jax.layout import special_tokens
+from unimod_jax.layout import special_tokens, with_segments
 
 
 def reveal_codes(
@@ -36,7 +36,7 @@ def reveal_codes(
     Returns:
       int32 [B, N], codes in [0, num_codes).
     """
-    stream, start, num_tokens = guided.rows.layout.slot_range("image")
+    stream, start, num_tokens = with_segments(guided.rows.layout).slot_range("image")
     image = slice(start, start + num_tokens)
     held_BT = guided.rows.streams[stream].token_id_BT
 

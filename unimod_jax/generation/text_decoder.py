@@ -1,74 +1,79 @@
 """Token-by-token decoding of one segment: captions, and Chameleon-style image codes.
 
-Every step runs the whole row and reads the logits of the token before the next slot.
-Slots still to come hold padding ids, which no earlier token sees, and a causal router
-never looks at, so this equals decoding with a cache.
+What stands before the segment is run once; then every step runs one token and reads the
+logits of the next. Routed layers cache only the tokens they keep.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.generation.guidance import Forward, GuidedRows
-from unimod_jax.layout import TaskLayout
+from unimod_jax.generation.bound_model import BoundModel
+from unimod_jax.generation.guidance import GuidedRows
+from unimod_jax.generation.row_slices import slots_before, slots_of, without_patches
+from unimod_jax.generation.token_sampler import TokenSampler
+from unimod_jax.layout import special_tokens, with_segments
 
 
 def decode_segment(
-    forward: Forward,
+    model: BoundModel,
     guided: GuidedRows,
     segment: str,
     allowed_V: np.ndarray,
-    temperature: float,
+    sampler: TokenSampler,
     key: jax.Array,
 ) -> jax.Array:
-    """Fills a segment from left to right.
+    """Fills a segment from left to right; line ends stand where they must.
 
     Args:
-      forward: the model on one task group.
-      guided: rows whose segment's slots all hold a (padding) token.
+      model: the model.
+      guided: rows whose segment's slots all hold a (padding) token; what is before it
+        may have another length in every row.
       segment: name of the segment to fill.
       allowed_V: boolean, the ids that may be generated.
-      temperature: divides the logits; 0 is greedy.
+      sampler: how they are drawn.
       key: random key, unused when greedy.
 
     Returns:
       int32 [B, slots], the generated ids.
+
+    Raises:
+      ValueError: for a model that cannot decode token by token.
     """
-    layout = guided.rows.layout
+    rows = guided.rows
+    layout = with_segments(rows.layout)
     stream, start, num_slots = layout.slot_range(segment)
-    first_stream, first_slot = _slot_before(layout, segment)
-    floor = jnp.finfo(jnp.float32).min
+    line_length = layout.segment(segment).line_length
     allowed_1V = jnp.asarray(allowed_V)[None, :]
+    before = {name: (0, n) for name, n in slots_before(layout, segment).items()}
 
-    def step(offset, carry):
-        token_id_BT, key = carry
-        output = forward(guided.rows.with_stream(stream, token_id_BT=token_id_BT))
-        before_B1V = jax.lax.dynamic_slice_in_dim(
-            output.logits[stream], jnp.maximum(start + offset - 1, 0), 1, axis=1
-        )
-        logits_BV = jnp.where(
-            offset == 0, output.logits[first_stream][:, first_slot], before_B1V[:, 0]
-        )
-        logits_BV = jnp.where(allowed_1V, guided.combine(logits_BV), floor)
+    def draw(logits_BV: jax.Array, offset: jax.Array, key: jax.Array) -> jax.Array:
+        id_B = sampler(guided.combine(logits_BV), allowed_1V, key)
+        if line_length:
+            ends_line = offset % (line_length + 1) == line_length
+            id_B = jnp.where(ends_line, special_tokens.END_OF_LINE, id_B)
+        return id_B
+
+    def step(carry, offset):
+        logits_BV, caches, key = carry
         key, step_key = jax.random.split(key)
-        if temperature == 0.0:
-            id_B = jnp.argmax(logits_BV, axis=-1)
-        else:
-            id_B = jax.random.categorical(step_key, logits_BV / temperature)
-        column_B1 = guided.mirror(id_B.astype(jnp.int32))[:, None]
-        token_id_BT = jax.lax.dynamic_update_slice_in_dim(
-            token_id_BT, column_B1, start + offset, axis=1
-        )
-        return token_id_BT, key
+        id_B = draw(logits_BV, offset, step_key)
+        one = slots_of(without_patches(rows), {stream: (start + offset, 1)})
+        one = one.with_stream(stream, token_id_BT=guided.mirror(id_B)[:, None])
+        return (*model.extend_to_last(one, caches), key), id_B
 
-    token_id_BT = guided.rows.streams[stream].token_id_BT
-    token_id_BT, _ = jax.lax.fori_loop(0, num_slots, step, (token_id_BT, key))
-    return token_id_BT[: guided.num_images, start : start + num_slots]
+    caches = model.empty_caches(layout, rows.num_rows)
+    logits_BV, caches = model.extend_to_last(slots_of(rows, before), caches)
+    offset_T = jnp.arange(num_slots, dtype=jnp.int32)
+    carry = (logits_BV, caches, key)
+    (logits_BV, _, key), id_TB = jax.lax.scan(step, carry, offset_T[:-1])
+    last_1B = draw(logits_BV, offset_T[-1], key)[None]
+    return jnp.concatenate([id_TB, last_1B]).T
 
 
-def _slot_before(layout: TaskLayout, segment: str) -> tuple[str, int]:
-    """Stream and slot of the token that predicts a segment's first token."""
-    names = [spec.name for spec in layout.segments]
-    before = layout.segments[names.index(segment) - 1]
-    stream, start, num_slots = layout.slot_range(before.name)
-    return stream, start + num_slots - 1
+def without_line_ends(id_BT: jax.Array, line_length: int) -> jax.Array:
+    """The codes of images [B, T] whose every `line_length` codes END_OF_LINE ends."""
+    if not line_length:
+        return id_BT
+    lines = id_BT.reshape(len(id_BT), -1, line_length + 1)[:, :, :line_length]
+    return lines.reshape(len(id_BT), -1)

@@ -1,0 +1,200 @@
+"""Documents of several modalities, written token by token, equal whole-row passes."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.generation.token_by_token import (
+    bound_model,
+    next_logits,
+    routing,
+    with_head_bias,
+)
+from tests.models.tiny_model import (
+    DENSE_DEPTH,
+    QUICK_TO_COMPILE,
+    SIZES,
+    random_group,
+    stack,
+    tiny_spec,
+)
+from unimod_jax.generation import (
+    NO_TOKEN,
+    BoundModel,
+    DocumentWriter,
+    Grammar,
+    GuidedRows,
+    TokenSampler,
+    write_documents,
+)
+from unimod_jax.generation.document_grammar import Progress
+from unimod_jax.layout import (
+    IMAGE,
+    SPEECH,
+    TEXT,
+    InterleavedDocument,
+    InterleavedLayout,
+    Span,
+    lay_out_documents,
+    special_tokens,
+)
+from unimod_jax.mot import COMPONENTS
+from unimod_jax.objectives import INTERLEAVED, TEXT_TO_IMAGE, NextToken
+
+BEGIN, END = special_tokens.BEGIN, special_tokens.END
+BEGIN_IMAGE, END_IMAGE = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
+BEGIN_SPEECH, END_SPEECH = special_tokens.BEGIN_SPEECH, special_tokens.END_SPEECH
+END_OF_LINE = special_tokens.END_OF_LINE
+MODALITIES = (TEXT, IMAGE, SPEECH)
+SLOTS = ((TEXT, 12), (IMAGE, 12), (SPEECH, 5))
+GRAMMAR = Grammar(24, (12, 16), (16, 20), (20, 24), image_slots=6, line_length=2)
+GREEDY = TokenSampler(temperature=0.0)
+# Four rows of different lengths, whose next tokens are of three modalities.
+PROMPTS = [
+    [BEGIN, 12, 13, BEGIN_IMAGE],
+    [BEGIN, 14, BEGIN_SPEECH],
+    [BEGIN, 15, 12, 14, 13],
+    [BEGIN, BEGIN_IMAGE, 16, 17, END_OF_LINE, 18, 19, END_OF_LINE, END_IMAGE, 14],
+]
+NUM_TOKENS = 14
+
+
+def rows_of(documents, layout):
+    """One document per row, its ids cut into spans by what they are."""
+    rows = []
+    for ids in documents:
+        spans, in_image = [], False
+        for token in ids:
+            in_image = in_image and token != END_IMAGE
+            unit = SPEECH if 20 <= token < 24 else TEXT
+            spans.append(Span(IMAGE if in_image else unit, [token]))
+            in_image = in_image or token == BEGIN_IMAGE
+        rows.append(lay_out_documents([InterleavedDocument(tuple(spans))], layout))
+    return stack(rows)
+
+
+def setting(untied, depth, seed=1):
+    """(layout, model that likes to open and to end)."""
+    spec = tiny_spec(untied, depth, modalities=MODALITIES, biases=True)
+    spec = dataclasses.replace(spec, image_tokens=GRAMMAR.image_slots)
+    layout = InterleavedLayout(INTERLEAVED, spec.streams, SLOTS, line_length=2)
+    bound = bound_model(spec, rows_of(PROMPTS, layout), seed)
+    likes = {END: 0.5, BEGIN_IMAGE: 0.5, BEGIN_SPEECH: 0.5, 21: 1.0, 22: 1.0}
+    return layout, with_head_bias(bound, likes)
+
+
+@functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+def written(bound, guided):
+    key = jax.random.key(0)
+    return write_documents(bound, guided, GRAMMAR, GREEDY, NUM_TOKENS, key)
+
+
+@jax.jit
+def progress_after(progress, id_B, adds_B):
+    after = progress.advance(id_B, GRAMMAR)
+    return jax.tree.map(lambda old, new: jnp.where(adds_B, new, old), progress, after)
+
+
+def taken(ids, modality):
+    """How many of the ids are of a modality."""
+    is_code = np.isin(ids, [*range(16, 20), END_OF_LINE])
+    is_unit = np.isin(ids, range(20, 24))
+    of = {TEXT: ~is_code & ~is_unit, IMAGE: is_code, SPEECH: is_unit}
+    return int(of[modality].sum())
+
+
+def rebuilt(bound, layout, combine, *prompt_sets):
+    """Greedy writing that lays out and runs whole rows for every token."""
+    prompts = prompt_sets[0]
+    room = {
+        name: jnp.asarray([slots - taken(ids, name) for ids in prompts], jnp.int32)
+        for name, slots in SLOTS
+    }
+    last_B = jnp.asarray([prompt[-1] for prompt in prompts], jnp.int32)
+    progress = Progress.after_prompt(last_B, room, GRAMMAR)
+    known = [[] for _ in prompts]
+    for _ in range(NUM_TOKENS):
+        logits = [
+            next_logits(
+                bound,
+                rows_of([p + k for p, k in zip(begun, known, strict=True)], layout),
+            )
+            for begun in prompt_sets
+        ]
+        allowed = np.asarray(progress.allowed(GRAMMAR))
+        best = np.where(allowed, combine(*logits), -np.inf).argmax(axis=1)
+        ended = np.asarray(progress.ended)
+        for row, token in enumerate(best):
+            if not ended[row]:
+                known[row].append(int(token))
+        progress = progress_after(
+            progress, jnp.asarray(best, jnp.int32), jnp.asarray(~ended)
+        )
+    return known
+
+
+def as_array(known):
+    filled = [ids + [NO_TOKEN] * (NUM_TOKENS - len(ids)) for ids in known]
+    return np.array(filled)
+
+
+@pytest.mark.parametrize(
+    ("untied", "depth", "seed"),
+    [((), DENSE_DEPTH, 1), (COMPONENTS, routing(), 6)],
+    ids=["dense", "routed towers"],
+)
+def test_writing_equals_running_whole_rows_for_every_token(untied, depth, seed):
+    layout, bound = setting(untied, depth, seed)
+    ids_BT = np.asarray(written(bound, GuidedRows(rows_of(PROMPTS, layout), 1.0)))
+    known = rebuilt(bound, layout, lambda x: x, PROMPTS)
+    np.testing.assert_array_equal(ids_BT, as_array(known))
+    # Some rows end before others, and each modality is written.
+    lengths = {len(ids) for ids in known}
+    assert len(lengths) > 1
+    every = np.concatenate(known)
+    for start, end in (GRAMMAR.text, GRAMMAR.image, GRAMMAR.speech):
+        assert ((every >= start) & (every < end)).any()
+
+
+def test_guided_rows_may_have_prompts_of_different_lengths():
+    layout, bound = setting(COMPONENTS, DENSE_DEPTH, seed=7)
+    # Without prompt a row says what it has opened, and nothing else.
+    without = [[BEGIN, BEGIN_IMAGE], [BEGIN, BEGIN_SPEECH], [BEGIN], [BEGIN]]
+    guided = GuidedRows.pair(rows_of(PROMPTS, layout), rows_of(without, layout), 2.0)
+    ids_BT = np.asarray(written(bound, guided))
+    known = rebuilt(bound, layout, lambda x, y: y + 2.0 * (x - y), PROMPTS, without)
+    np.testing.assert_array_equal(ids_BT, as_array(known))
+
+
+def test_writing_stops_when_every_row_has_ended():
+    layout, bound = setting((), DENSE_DEPTH)
+    bound = with_head_bias(bound, {END: 100.0, END_SPEECH: 100.0})
+    guided = GuidedRows(rows_of([[BEGIN], [BEGIN, 12, BEGIN_SPEECH]], layout), 1.0)
+    writer = DocumentWriter(bound, guided, GRAMMAR, GREEDY)
+
+    @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
+    def write(writer):
+        before = writer.start()
+        ids_BT, after = writer.write_tokens(before, 5, jax.random.key(0))
+        return before, ids_BT, after, writer.write_tokens(after, 5, jax.random.key(1))
+
+    before, ids_BT, after, (nothing_BT, still) = write(writer)
+    no = NO_TOKEN
+    np.testing.assert_array_equal(
+        ids_BT, [[END, no, no, no, no], [END_SPEECH, END, no, no, no]]
+    )
+    np.testing.assert_array_equal(after.position_B - before.position_B, [1, 2])
+    np.testing.assert_array_equal(nothing_BT, NO_TOKEN)
+    jax.tree.map(np.testing.assert_array_equal, after, still)
+
+
+def test_rows_of_fixed_segments_are_refused():
+    layout = NextToken().layouts(SIZES, tiny_spec().streams)[TEXT_TO_IMAGE]
+    guided = GuidedRows(random_group(layout), 1.0)
+    writer = DocumentWriter(BoundModel(None, {}), guided, GRAMMAR, GREEDY)
+    with pytest.raises(ValueError, match="TaskLayout, which fixes what comes next"):
+        writer.start()
