@@ -35,6 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unimod_jax.objectives": _TO_MODELS,
     # The one pair of siblings: how an objective generates may read how it trains.
     "unimod_jax.generation": _TO_MODELS | {"unimod_jax.objectives"},
+    "unimod_jax.presets": _TO_MODELS | {"unimod_jax.objectives"},
     "unimod_jax.analysis": _TO_MODELS,
     "unimod_jax.convert": _TO_MODELS,
     "unimod_jax.parallel": _TO_MODELS,
@@ -44,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "unimod_jax.generation",
         "unimod_jax.data",
         "unimod_jax.parallel",
+        "unimod_jax.presets",
     },
 }
 MAY_IMPORT["unimod_jax.evaluation"] = MAY_IMPORT["unimod_jax.training"] | {
@@ -56,6 +58,7 @@ LIGHT_ROOMS = _TO_MODELS | {
     "unimod_jax.objectives",
     "unimod_jax.generation",
     "unimod_jax.parallel",
+    "unimod_jax.presets",
 }
 HEAVY_LIBRARIES = {
     *("tensorflow_datasets", "grain", "orbax", "tokenizers", "sklearn", "tyro"),
