@@ -12,6 +12,7 @@ from unimod_jax.evaluation import Sampler, TrainedRun, open_run, routing_maps
 from unimod_jax.evaluation.routing_maps import count_kept
 from unimod_jax.evaluation.sampler import in_batches
 from unimod_jax.layout import IMAGE, Document, SegmentSpec, Stream, TaskLayout
+from unimod_jax.models import RoutingReport
 from unimod_jax.training import RunError
 
 PROMPTS = ["a handwritten seven", "the digit 3", "the digit four"]
@@ -105,9 +106,11 @@ def test_layers_are_counted_over_all_runs_of_the_plan():
     layout = TaskLayout(
         "drawing", (SegmentSpec("image", IMAGE, 3),), (Stream.of(IMAGE),)
     )
-    batch = {"drawing": RowTemplates(layout, (IMAGE,)).stack([Document({})] * 2)}
+    batch = {"drawing": RowTemplates(layout).stack([Document({})] * 2)}
     kept = {(layer, "drawing"): np.zeros(3) for layer in range(3)}
-    count_kept([{}, {"drawing": {"image": kept_LBT}}], batch, 1, plan, kept)
+    nothing = np.zeros(2, np.float32)
+    report = RoutingReport(kept_LBT, auxiliary_loss=nothing, disagreement=nothing)
+    count_kept([{}, {"drawing": {"image": report}}], batch, 1, plan, kept)
     np.testing.assert_array_equal(
         np.stack([*kept.values()]), [[0, 0, 0], [1, 0, 1], [0, 1, 0]]
     )

@@ -27,7 +27,6 @@ def losses_and_trainer(
         assembly.rows,
         records,
         TextTokenizer.train(captions, assembly.vocabulary),
-        experiment.model.modalities,
     )
     trainer = make_trainer(assembly, iter(dataset), next(iter(dataset)))
     losses = []

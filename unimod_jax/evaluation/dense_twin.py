@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unimod_jax.data import Record, RowTemplates, TextTokenizer, fill
+from unimod_jax.data import Record, TextTokenizer, first_rows
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models.accounting import count_parameters, training_flops
@@ -133,15 +133,9 @@ def _rows(
 ) -> UnifiedBatch:
     """A batch of the first records, laid out for this model's streams."""
     experiment = assembly.experiment
-    batch = {}
-    for task, layout in assembly.layouts.items():
-        documents = [
-            fill(records[row % len(records)], layout, experiment.data, tokenizer)
-            for row in range(assembly.rows[task])
-        ]
-        templates = RowTemplates(layout, experiment.model.modalities)
-        batch[task] = templates.stack(documents)
-    return batch
+    return first_rows(
+        experiment.data, assembly.layouts, assembly.rows, records, tokenizer
+    )
 
 
 def _step_flops(assembly: Assembly) -> int:

@@ -14,6 +14,7 @@ from unimod_jax.evaluation.accuracy import (
     judge_drawings,
     names_digits,
 )
+from unimod_jax.evaluation.decoding_costs import DecodingCosts, measure_decoding
 from unimod_jax.evaluation.dense_twin import (
     DenseTwinComparison,
     compare_with_dense_twin,
@@ -22,7 +23,14 @@ from unimod_jax.evaluation.digit_classifier import DigitClassifier
 from unimod_jax.evaluation.routing_maps import RoutingMap, routing_maps
 from unimod_jax.evaluation.sampler import Sampler
 from unimod_jax.evaluation.trained_run import TrainedRun
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from unimod_jax.evaluation.transcription import transcription_accuracy
+from unimod_jax.generation import why_not_token_by_token
+from unimod_jax.objectives import (
+    IMAGE_TO_TEXT,
+    TEXT_TO_IMAGE,
+    ImageDiffusion,
+    MaskedImage,
+)
 
 SEED = 0
 """Of drawings and of the noise in routing maps."""
@@ -36,7 +44,10 @@ class Evaluation:
       trained: the run.
       captions: held-out scans with generated captions; None if it cannot caption.
       drawings: prompts with generated images; None if it cannot draw.
+      transcription_accuracy: of captions written after held-out utterances; None for a
+        run without speech.
       maps: what routed layers keep.
+      decoding: its caches, and the gap between its rules of choice.
       twin: its training step beside the dense twin's.
       classifier_accuracy: of the judge of drawings, on real held-out scans; None for a
         data set without digits.
@@ -48,7 +59,9 @@ class Evaluation:
     trained: TrainedRun
     captions: Judged | None
     drawings: Judged | None
+    transcription_accuracy: float | None
     maps: list[RoutingMap]
+    decoding: DecodingCosts
     twin: DenseTwinComparison
     classifier_accuracy: float | None
     records: Sequence[Record]
@@ -65,7 +78,7 @@ def measure(
     train_records = open_split(data, data.train_split)
     records = open_split(data, data.test_split)[:]
     shown = records[:captions_limit]
-    sampler, layouts = Sampler(trained), trained.assembly.layouts
+    sampler = Sampler(trained)
     has_digits = names_digits(records)
     notes = [] if has_digits else [_NO_DIGITS]
     seconds: dict[str, float] = {}
@@ -73,28 +86,57 @@ def measure(
         judge = DigitClassifier.fit(train_records) if has_digits else None
         own_accuracy = judge.held_out_accuracy(records) if judge else None
     captions = drawings = None
+    refusals = {task: _why_not(trained, task) for task in _GENERATED}
+    notes += dict.fromkeys(filter(None, refusals.values()))
     with _clock(seconds, "captions"):
-        if IMAGE_TO_TEXT in layouts:
+        if not refusals[IMAGE_TO_TEXT]:
             captions = judge_captions(sampler, shown, has_digits)
-        else:
-            notes.append("The run was not trained to caption images.")
     with _clock(seconds, "drawings"):
-        if TEXT_TO_IMAGE in layouts:
+        if not refusals[TEXT_TO_IMAGE]:
             make_prompts = digit_prompts if has_digits else caption_prompts
             prompts = make_prompts(records, images)
             drawings = judge_drawings(sampler, prompts, judge, SEED)
-        else:
-            notes.append("The run was not trained to draw images.")
+    with _clock(seconds, "transcription"):
+        transcribed = transcription_accuracy(trained, records)
     with _clock(seconds, "routing_maps"):
         texts = [record.captions[0] for record in shown]
         maps = routing_maps(trained, [r.image for r in shown], texts, seed=SEED)
+    with _clock(seconds, "decoding"):
+        decoding = measure_decoding(trained, records)
     with _clock(seconds, "dense_twin"):
         twin = compare_with_dense_twin(trained, train_records, seconds=twin_seconds)
     if twin.realised_saving is None:
         notes.append("No layer is routed, so no FLOPs are saved.")
     return Evaluation(
-        trained, captions, drawings, maps, twin, own_accuracy, records, notes, seconds
+        trained,
+        captions,
+        drawings,
+        transcribed,
+        maps,
+        decoding,
+        twin,
+        own_accuracy,
+        records,
+        notes,
+        seconds,
     )
+
+
+_GENERATED = {
+    IMAGE_TO_TEXT: "caption images",
+    TEXT_TO_IMAGE: "draw images",
+}
+
+
+def _why_not(trained: TrainedRun, task: str) -> str:
+    """A sentence on why a run cannot generate in a task; "" if it can."""
+    layout = trained.assembly.layouts.get(task)
+    if layout is None:
+        return f"The run was not trained to {_GENERATED[task]}."
+    whole_rows = isinstance(trained.experiment.objective, MaskedImage | ImageDiffusion)
+    if task == TEXT_TO_IMAGE and whole_rows:
+        return ""
+    return why_not_token_by_token(trained.assembly.spec, layout)
 
 
 _NO_DIGITS = (

@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from unimod_jax import mod
 from unimod_jax.data import RowTemplates, document
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
-from unimod_jax.layout import IMAGE, Document, UnifiedBatch
-from unimod_jax.models.transformer import KeptReport
+from unimod_jax.generation.text_decoder import without_line_ends
+from unimod_jax.layout import IMAGE, Document, TaskLayout, UnifiedBatch
+from unimod_jax.models import LayerReport
+from unimod_jax.models.transformer import LayerDesign
 from unimod_jax.objectives import TEXT_TO_IMAGE
 
 
@@ -67,13 +70,13 @@ def routing_maps(
     layouts = {
         task: layout
         for task, layout in trained.assembly.layouts.items()
-        if any(segment.modality == IMAGE for segment in layout.segments)
+        if isinstance(layout, TaskLayout)
+        and any(segment.modality == IMAGE for segment in layout.segments)
         and any(layer.route_of(task) for layer in trained.assembly.spec.plan)
     }
     if not layouts or not len(images):
         return []
-    modalities = trained.experiment.model.modalities
-    templates = {task: RowTemplates(layouts[task], modalities) for task in layouts}
+    templates = {task: RowTemplates(layouts[task]) for task in layouts}
     pairs = list(zip(images, captions, strict=True))
     run_model, key = jax.jit(_kept_by(trained)), jax.random.key(seed)
     kept: dict[tuple[int, str], np.ndarray] = collections.defaultdict(
@@ -86,11 +89,14 @@ def routing_maps(
         }
         batch_key = jax.random.fold_in(key, index)
         reports = run_model(trained.variables, batch, batch_key)
-        count_kept(reports, batch, num_rows, trained.assembly.spec.plan, kept)
-    return [
-        RoutingMap(layer, task, (kept[layer, task] / len(pairs)).astype(np.float32))
-        for layer, task in sorted(kept)
-    ]
+        count_kept(reports, batch, num_rows, trained.assembly.spec.designs, kept)
+    maps = []
+    for layer, task in sorted(kept):
+        share_1N = jnp.asarray(kept[layer, task] / len(pairs), jnp.float32)[None]
+        line_length = layouts[task].segment("image").line_length
+        codes_1N = without_line_ends(share_1N, line_length)
+        maps.append(RoutingMap(layer, task, np.asarray(codes_1N[0])))
+    return maps
 
 
 def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Document:
@@ -104,32 +110,32 @@ def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Do
 
 
 def _kept_by(trained: TrainedRun):
-    def kept(variables: dict, batch: UnifiedBatch, key: jax.Array) -> list[KeptReport]:
+    def kept(variables: dict, batch: UnifiedBatch, key: jax.Array) -> list[LayerReport]:
         seen, _ = trained.experiment.objective.corrupt(batch, key)
         if TEXT_TO_IMAGE in batch:
             seen = {**batch, TEXT_TO_IMAGE: seen[TEXT_TO_IMAGE]}
         _, reports = trained.model.apply(variables, seen)
-        return cast(list[KeptReport], reports)
+        return cast(list[LayerReport], reports)
 
     return kept
 
 
 def count_kept(
-    reports: list[KeptReport],
+    reports: list[LayerReport],
     batch: UnifiedBatch,
     num_rows: int,
-    plan: mod.LayerPlan,
+    designs: Sequence[LayerDesign],
     kept: dict[tuple[int, str], np.ndarray],
 ) -> None:
     """Adds the first num_rows rows of a batch to the counts per layer and task."""
     first_layer = 0
-    for (_, length), report in zip(mod.runs(plan), reports, strict=True):
+    for (_, length), report in zip(mod.runs(designs), reports, strict=True):
         for task, streams in report.items():
-            for name, kept_LBT in streams.items():
+            for name, routing in streams.items():
                 patch_index_BT = batch[task].streams[name].patch_index_BT[:num_rows]
                 is_image_BT = patch_index_BT >= 0
                 for offset in range(length):
-                    kept_BT = np.asarray(kept_LBT[offset])[:num_rows]
+                    kept_BT = np.asarray(routing.kept_BT[offset])[:num_rows]
                     chosen = patch_index_BT[is_image_BT & kept_BT]
                     np.add.at(kept[first_layer + offset, task], chosen, 1)
         first_layer += length

@@ -54,7 +54,7 @@ class Sampler:
         """
         experiment = self._trained.experiment
         layout = self._trained.layout(TEXT_TO_IMAGE)
-        templates = RowTemplates(layout, experiment.model.modalities)
+        templates = RowTemplates(layout)
         documents = [self._prompted(prompt) for prompt in prompts]
         without = templates.stack([self._prompted(None)] * self._batch_size)
         scale, key = experiment.sampling.guidance, jax.random.key(seed)
@@ -87,7 +87,7 @@ class Sampler:
         """
         trained = self._trained
         layout = trained.layout(IMAGE_TO_TEXT)
-        templates = RowTemplates(layout, trained.experiment.model.modalities)
+        templates = RowTemplates(layout)
         documents = [
             document(
                 layout,
@@ -134,7 +134,7 @@ def _drawing(trained: TrainedRun) -> Callable:
     def draw(variables: dict, guided: GuidedRows, key: jax.Array) -> jax.Array:
         return draw_images(
             trained.experiment.objective,
-            lambda group: trained.forward(variables, group),
+            trained.bound(variables),
             guided,
             trained.experiment.sampling,
             trained.assembly.image_codes,
@@ -153,7 +153,7 @@ def _captioning(trained: TrainedRun) -> Callable:
 
     def caption(variables: dict, shown: TokenGroup) -> jax.Array:
         return caption_images(
-            lambda group: trained.forward(variables, group),
+            trained.bound(variables),
             GuidedRows(shown, 1.0),
             allowed,
         )

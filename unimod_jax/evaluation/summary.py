@@ -26,6 +26,7 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "caption_accuracy": captions.accuracy if captions and graded else None,
         "generation_accuracy": drawings.accuracy if drawings and graded else None,
+        "transcription_accuracy": evaluation.transcription_accuracy,
         "classifier_accuracy": evaluation.classifier_accuracy,
         "flops_ratio": twin.flops_ratio,
         "step_time_ratio": twin.step_time_ratio,
@@ -36,6 +37,7 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "drawings": len(drawings.texts) if drawings else 0,
         "caption_accuracy_per_digit": captions.per_digit() if captions else {},
         "generation_accuracy_per_digit": drawings.per_digit() if drawings else {},
+        "decoding": dataclasses.asdict(evaluation.decoding),
         "dense_twin": dataclasses.asdict(twin),
         "evaluation_seconds": evaluation.seconds,
         "notes": evaluation.notes,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import jax
 
-from unimod_jax.data import RowTemplates, TextTokenizer, document
-from unimod_jax.layout import TaskLayout, TokenGroup, UnifiedBatch
+from unimod_jax.data import TextTokenizer, empty_rows
+from unimod_jax.generation import BoundModel
+from unimod_jax.layout import TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
@@ -54,13 +55,11 @@ class TrainedRun:
                 f"{self.run.path} was trained on {sorted(layouts)} and cannot do "
                 f"{task}; train a run whose task_shares.{task} is at least 1."
             )
-        return layouts[task]
+        return with_segments(layouts[task])
 
-    def forward(self, variables: dict, group: TokenGroup):
-        """The model's output on one task group."""
-        task = group.layout.task
-        outputs, _ = self.model.apply(variables, {task: group})
-        return outputs[task]
+    def bound(self, variables: dict) -> BoundModel:
+        """The model with its variables, for use inside a jitted function."""
+        return BoundModel(self.model, variables)
 
 
 def open_run(path: str | os.PathLike[str]) -> TrainedRun:
@@ -102,7 +101,9 @@ def _untrained(run: RunDirectory) -> RunError:
 def _state_shapes(assembly: Assembly, model: UnifiedModel) -> TrainState:
     """Shapes of the training state, all on one device, without computing anything."""
     training = assembly.experiment.training
-    mesh, example = make_mesh(MeshConfig()), _empty_rows(assembly)
+    mesh = make_mesh(MeshConfig())
+    data = assembly.experiment.data
+    example = empty_rows(assembly.layouts, data, assembly.vocabulary)
     optimizer = make_optimizer(training)
 
     def fresh() -> TrainState:
@@ -116,15 +117,3 @@ def _state_shapes(assembly: Assembly, model: UnifiedModel) -> TrainState:
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
         shapes,
     )
-
-
-def _empty_rows(assembly: Assembly) -> UnifiedBatch:
-    """One row of every task that shows nothing, for shapes."""
-    experiment = assembly.experiment
-    rows = {}
-    for task, layout in assembly.layouts.items():
-        row = document(
-            layout, experiment.data, assembly.vocabulary, caption_ids=None, image=None
-        )
-        rows[task] = RowTemplates(layout, experiment.model.modalities).stack([row])
-    return rows

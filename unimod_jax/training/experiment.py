@@ -8,10 +8,10 @@ data, model and generation must agree on.
 import dataclasses
 import functools
 
-from unimod_jax.data import DataConfig, Vocabulary
+from unimod_jax.data import DataConfig, Vocabulary, worst_case_slots
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.generation.generate import ImageCodes
-from unimod_jax.layout import IMAGE, TEXT, TaskLayout
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, RowLayout
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -19,12 +19,14 @@ from unimod_jax.models import (
     ModelSpec,
 )
 from unimod_jax.objectives import (
+    INTERLEAVED,
     ImageDiffusion,
     MaskedImage,
     NextToken,
     SequenceSizes,
 )
 from unimod_jax.parallel import MeshConfig
+from unimod_jax.presets import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,7 @@ class TaskShares:
     text_to_image: int = 1
     image_to_text: int = 1
     text_only: int = 1
+    interleaved: int = 0
 
     def rows(self, batch_size: int) -> dict[str, int]:
         """Task -> rows per step.
@@ -52,34 +55,16 @@ class TaskShares:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
-    """The optimiser, its schedule, and what is kept.
+class TrainingConfig(Recipe):
+    """The recipe of a run, and what is kept of it.
 
     Attributes:
-      steps: how many steps to train.
-      learning_rate: peak of the schedule (linear warm-up, then cosine decay).
-      router_learning_rate_ratio: the routers' learning rate over the others'.
-      warmup_steps: steps of linear warm-up from zero.
-      final_learning_rate_ratio: end of the cosine over its peak.
-      weight_decay: of matrices; norms, routers and positions are not decayed.
-      beta1, beta2, epsilon: of AdamW.
-      clip_norm: largest global gradient norm.
       seed: of initialisation and of all noise in training.
       checkpoint_every: steps between checkpoints; the last step is always kept.
       keep_checkpoints: how many of the newest checkpoints are kept.
       log_every: steps between rows of metrics.jsonl.
     """
 
-    steps: int = 1000
-    learning_rate: float = 2e-3
-    router_learning_rate_ratio: float = 1.0
-    warmup_steps: int = 100
-    final_learning_rate_ratio: float = 0.02
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    clip_norm: float = 1.0
     seed: int = 0
     checkpoint_every: int = 250
     keep_checkpoints: int = 2
@@ -87,6 +72,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Checks that counts are positive."""
+        super().__post_init__()
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -122,11 +108,22 @@ class Experiment:
     mesh: MeshConfig = MeshConfig()
 
     def __post_init__(self) -> None:
-        """Checks that modalities stand in the order that objectives count on."""
-        if self.model.modalities != (TEXT, IMAGE):
+        """Checks that the model has the modalities of its data, and tasks to train."""
+        wanted = {TEXT, IMAGE} | ({SPEECH} if self.data.speech_feature else set())
+        if not wanted <= set(self.model.modalities):
             raise ValueError(
-                f"model.modalities is {self.model.modalities}, but the objectives "
-                f"train on {(TEXT, IMAGE)}; leave it at that."
+                f"model.modalities is {self.model.modalities}, but the data has "
+                f"{sorted(wanted)}; name all of these."
+            )
+        if self.data.image_line and not isinstance(self.objective, NextToken):
+            raise ValueError(
+                f"data.image_line is {self.data.image_line}, but only next-token "
+                "training reads images line by line; set it to 0."
+            )
+        if self.task_shares.interleaved and isinstance(self.objective, MaskedImage):
+            raise ValueError(
+                "task_shares.interleaved is set, but masked-image training has no "
+                "interleaved rows; choose NextToken or ImageDiffusion, or set it to 0."
             )
 
 
@@ -141,29 +138,60 @@ class Assembly:
         """Which id means what."""
         return Vocabulary.of(self.experiment.data)
 
+    @property
+    def vocabulary_size(self) -> int:
+        """Embedding rows: what the model says, or as many as the data needs.
+
+        Raises:
+          ValueError: if the model has fewer.
+        """
+        needed, given = self.vocabulary.size, self.experiment.model.vocabulary_size
+        if given and given < self.vocabulary.used:
+            raise ValueError(
+                f"model.vocabulary_size is {given}, but the data uses "
+                f"{self.vocabulary.used} ids; enlarge it, or set it to 0."
+            )
+        return given or needed
+
     @functools.cached_property
     def spec(self) -> ModelSpec:
         """The model's spec."""
         e = self.experiment
         continuous = e.objective.continuous_images
+        image_slots = self.sizes.image_slots
         return ModelSpec(
             e.model,
             e.mot,
             e.mod,
-            self.vocabulary.size,
-            image_tokens=e.data.num_patches if continuous else e.data.num_image_codes,
+            self.vocabulary_size,
+            image_tokens=e.data.num_patches if continuous else image_slots,
             patch_size=e.data.patch_width if continuous else 0,
         )
 
     @functools.cached_property
-    def layouts(self) -> dict[str, TaskLayout]:
-        """Task -> layout, for the tasks that have rows."""
+    def sizes(self) -> SequenceSizes:
+        """Slot counts."""
         data = self.experiment.data
         sizes = SequenceSizes(
-            data.caption_tokens, data.num_image_codes, data.num_patches
+            data.caption_tokens,
+            data.num_image_codes,
+            data.num_patches,
+            image_line=data.image_line,
+            patch_size=data.patch_width,
         )
-        streams = self.spec.untying.streams()
-        every = self.experiment.objective.layouts(sizes, streams)
+        if INTERLEAVED not in self.rows:
+            return sizes
+        continuous = self.experiment.objective.continuous_images
+        image_slots = data.num_patches if continuous else sizes.image_slots
+        return dataclasses.replace(
+            sizes, interleaved_slots=worst_case_slots(data, image_slots)
+        )
+
+    @functools.cached_property
+    def layouts(self) -> dict[str, RowLayout]:
+        """Task -> layout, for the tasks that have rows."""
+        streams = self.spec.streams
+        every = self.experiment.objective.layouts(self.sizes, streams)
         return {task: every[task] for task in self.rows}
 
     @functools.cached_property

@@ -124,7 +124,6 @@ def train(experiment: Experiment, run_dir: Path) -> RunDirectory:
         rows,
         records,
         tokenizer,
-        experiment.model.modalities,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, cosine decay, clipping, and routers' own learning rate."""
+"""AdamW with warm-up, a schedule, clipping, and routers' own learning rate."""
 
 import jax
 import optax
@@ -7,20 +7,28 @@ from unimod_jax.training.experiment import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig) -> optax.Schedule:
-    """Linear warm-up to the peak, cosine decay to its final share."""
-    return optax.warmup_cosine_decay_schedule(
-        init_value=0.0,
-        peak_value=config.learning_rate,
-        warmup_steps=min(config.warmup_steps, config.steps - 1),
-        decay_steps=config.steps,
-        end_value=config.learning_rate * config.final_learning_rate_ratio,
+    """Linear warm-up to the peak, then the schedule down to its end."""
+    warmup = min(config.warmup_steps, config.steps - 1)
+    peak, end, decay_steps = (
+        config.learning_rate,
+        config.final_learning_rate,
+        config.steps - warmup,
     )
+    after = {
+        "cosine": lambda: optax.cosine_decay_schedule(peak, decay_steps, end / peak),
+        "exponential": lambda: optax.exponential_decay(
+            peak, decay_steps, end / peak, end_value=end
+        ),
+        "constant": lambda: optax.constant_schedule(peak),
+    }
+    rise = optax.linear_schedule(0.0, peak, warmup)
+    return optax.join_schedules([rise, after[config.schedule]()], [warmup])
 
 
 def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
     """The optimiser of an experiment.
 
-    Matrices are decayed; vectors (norm scales) and everything of a router are not.
+    Matrices are decayed; norms, biases and everything of a router are not.
     """
 
     def adamw(learning_rate_ratio: float, weight_decay: float):
@@ -42,17 +50,21 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
         },
         _part_of,
     )
-    return _with_optax_promotion(
-        optax.chain(optax.clip_by_global_norm(config.clip_norm), by_part)
+    clip = (
+        optax.clip_by_global_norm(config.clip_norm)
+        if config.clip_norm
+        else optax.identity()
     )
+    return _with_optax_promotion(optax.chain(clip, by_part))
 
 
 def _part_of(params: object) -> object:
-    """ "router" for every parameter below a router, "rest" for the others."""
+    """ "router" for what chooses tokens, "rest" for all other parameters."""
 
     def part(path, _):
         names = jax.tree_util.keystr(path)
-        return "router" if "routers_" in names else "rest"
+        chooses = "routers_" in names or "choices_" in names
+        return "router" if chooses else "rest"
 
     return jax.tree_util.tree_map_with_path(part, params)
 
@@ -61,7 +73,8 @@ def _is_matrix(params: object) -> object:
     """True for kernels and tables, by their path: stacked layers add an axis."""
 
     def decays(path, _):
-        return "norm" not in jax.tree_util.keystr(path)
+        names = jax.tree_util.keystr(path)
+        return "norm" not in names and "bias" not in names
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import UnifiedModel
+from unimod_jax.mot import copy_towers
 from unimod_jax.parallel import ShardingRules, tree_sharding
 
 
@@ -65,6 +66,8 @@ def make_state(
         init_key, key = jax.random.split(jax.random.key(seed))
         variables = dict(model.init(init_key, batch))
         params = variables["params"]
+        if model.spec.towers.initial_towers == "copies":
+            params = copy_towers(params)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,

@@ -9,9 +9,8 @@ import optax
 
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.models import UnifiedModel
-from unimod_jax.models.transformer import KeptReport
-from unimod_jax.objectives import Objective, total_loss
+from unimod_jax.models import LayerReport, UnifiedModel
+from unimod_jax.objectives import Objective, router_loss, total_loss
 from unimod_jax.training.state import TrainState
 
 type Metrics = dict[str, jax.Array]
@@ -22,20 +21,28 @@ def training_step(
     model: UnifiedModel, objective: Objective, optimizer: optax.GradientTransformation
 ) -> Step:
     """The function (state, batch) -> (next state, metrics); jit it with donation."""
+    auxiliary_weight = model.spec.routing.auxiliary_weight
 
     def step(state: TrainState, batch: UnifiedBatch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        seen, noise = objective.corrupt(batch, key)
+        noise_key, dropout_key = jax.random.split(
+            jax.random.fold_in(state.key, state.step)
+        )
+        seen, noise = objective.corrupt(batch, noise_key)
+        rngs = {"dropout": dropout_key} if model.spec.config.has_dropout else {}
 
         def loss_of(params: optax.Params):
             variables: dict[str, Any] = {"params": params, STATE: state.router_state}
-            (outputs, reports), changed = model.apply(variables, seen, mutable=[STATE])
+            (outputs, reports), changed = model.apply(
+                variables, seen, mutable=[STATE], rngs=rngs
+            )
             loss, metrics = total_loss(objective, seen, noise, outputs)
-            metrics |= kept_shares(reports, seen)
-            return loss, (metrics, changed.get(STATE, {}))
+            auxiliary, of_routers = router_loss(reports)
+            metrics |= of_routers | kept_shares(reports, seen)
+            total = loss + auxiliary_weight * auxiliary
+            return total, (loss, metrics, changed.get(STATE, {}))
 
         grad = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (metrics, router_state)), gradient = grad(state.params)
+        (_, (loss, metrics, router_state)), gradient = grad(state.params)
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, state.params
         )
@@ -52,15 +59,16 @@ def training_step(
     return step
 
 
-def kept_shares(reports: list[KeptReport], batch: UnifiedBatch) -> Metrics:
+def kept_shares(reports: list[LayerReport], batch: UnifiedBatch) -> Metrics:
     """Share of valid tokens that routed layers kept: "kept/run_1/<task>/<stream>"."""
     shares: Metrics = {}
     for run, report in enumerate(reports):
         for task, streams in report.items():
-            for stream, kept_LBT in streams.items():
+            for stream, routing in streams.items():
+                kept_LBT = routing.kept_BT
                 valid_BT = batch[task].streams[stream].position_BT >= 0
                 num_valid = jnp.sum(valid_BT.astype(jnp.float32)) * kept_LBT.shape[0]
-                shares[f"kept/run_{run}/{task}/{stream}"] = (
-                    jnp.sum(kept_LBT.astype(jnp.float32)) / num_valid
-                )
+                shares[f"kept/run_{run}/{task}/{stream}"] = jnp.sum(
+                    kept_LBT.astype(jnp.float32)
+                ) / jnp.maximum(num_valid, 1.0)
     return shares

@@ -1,0 +1,82 @@
+"""A run with speech, and what decoding costs where two rules choose tokens."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from unimod_jax.data import DataConfig, open_split
+from unimod_jax.evaluation import TrainedRun, open_run
+from unimod_jax.evaluation.decoding_costs import measure_decoding
+from unimod_jax.evaluation.transcription import transcribe, transcription_accuracy
+from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.objectives import INTERLEAVED, NextToken
+from unimod_jax.training import Experiment, TaskShares, TrainingConfig, train
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+    """Two steps of a layer with three towers and a predictor, on packed rows alone."""
+    experiment = Experiment(
+        NextToken(),
+        model=ModelConfig(
+            width=32,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=2,
+            head_dim=16,
+            remat=False,
+            modalities=(TEXT, IMAGE, SPEECH),
+        ),
+        mod=MixtureOfDepths(
+            (0,), tasks=(INTERLEAVED,), keep_ratio=0.5, causal_rule="predictor"
+        ),
+        task_shares=TaskShares(
+            text_to_image=0, image_to_text=0, text_only=0, interleaved=1
+        ),
+        data=DataConfig(
+            directory=str(tmp_path_factory.mktemp("data")),
+            batch_size=4,
+            caption_tokens=9,
+            speech_feature="speech",
+            speech_units=32,
+            speech_tokens=12,
+            documents_per_row=1,
+        ),
+        training=TrainingConfig(steps=2, checkpoint_every=2, log_every=1),
+    )
+    return open_run(train(experiment, tmp_path_factory.mktemp("runs") / "spoken").path)
+
+
+@pytest.fixture(scope="module")
+def records(spoken: TrainedRun):
+    return open_split(spoken.experiment.data, "test")[:12]
+
+
+def test_every_utterance_is_followed_by_a_text(spoken, records):
+    texts = transcribe(spoken, [record.speech for record in records], batch_size=5)
+    assert len(texts) == len(records)
+    assert transcribe(spoken, [records[7].speech], batch_size=5) == [texts[7]]
+    accuracy = transcription_accuracy(spoken, records)
+    assert accuracy is not None and 0.0 <= accuracy <= 1.0
+
+
+def test_a_run_that_looks_ahead_transcribes_nothing(spoken, records):
+    leaking = dataclasses.replace(spoken.experiment.mod, causal_rule="top_k")
+    experiment = dataclasses.replace(spoken.experiment, mod=leaking)
+    assembly = dataclasses.replace(spoken.assembly, experiment=experiment)
+    other = dataclasses.replace(spoken, experiment=experiment, assembly=assembly)
+    assert transcription_accuracy(other, records) is None
+
+
+def test_decoding_caches_half_and_the_gap_between_the_rules_is_a_share(spoken, records):
+    costs = measure_decoding(spoken, records)
+    ratio = costs.cache_bytes[INTERLEAVED] / costs.dense_cache_bytes[INTERLEAVED]
+    assert 0.5 <= ratio < 0.55
+    assert set(costs.selection_gap) == {
+        f"run_0/{INTERLEAVED}/{name}" for name in (TEXT, IMAGE, SPEECH)
+    }
+    gaps = np.asarray(list(costs.selection_gap.values()))
+    # Two steps are not enough for the predictor to agree with top-k everywhere.
+    assert np.all((gaps >= 0.0) & (gaps <= 1.0)) and gaps.max() > 0.0

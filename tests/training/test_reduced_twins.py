@@ -1,0 +1,98 @@
+"""Every preset in every variant trains, as its reduced twin.
+
+Presets that differ in size only have the same twin, which is trained once.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.published import published
+from tests.training.tiny_twin import NUM_STEPS, tiny_batch, tiny_twin
+from unimod_jax.layout import SPEECH
+from unimod_jax.mod import runs
+from unimod_jax.presets import PRESETS, VARIANTS
+from unimod_jax.training import Assembly, Experiment, make_trainer
+
+NEEDS_SPEECH = {"leave_one_out_text", "leave_one_out_image", "leave_one_out_speech"}
+
+APPLICABLE = [
+    (preset, variant)
+    for preset, each in PRESETS.items()
+    for variant in VARIANTS
+    if variant not in NEEDS_SPEECH or SPEECH in each.model.modalities
+]
+
+TWIN_OF = {pair: tiny_twin(*pair) for pair in APPLICABLE}
+
+FIRST_OF: dict[Experiment, str] = {}
+for (preset, variant), twin in TWIN_OF.items():
+    FIRST_OF.setdefault(twin, f"{preset}-{variant}")
+
+
+@pytest.fixture(autouse=True)
+def quick_to_compile() -> Iterator[None]:
+    """Each program runs three times: compiling it well would take longer."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def by_path(tree: object) -> dict[str, np.ndarray]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+
+
+def skipped_runs(assembly: Assembly) -> tuple[str, ...]:
+    """Paths of the layers that every task of the batch skips: nothing trains them."""
+    return tuple(
+        f"transformer/run_{index}/"
+        for index, (design, _) in enumerate(runs(assembly.spec.designs))
+        if all(
+            (route := design.routing.route_of(task)) is not None and route.skips_layer
+            for task in assembly.rows
+        )
+    )
+
+
+def last_routers(assembly: Assembly, names: Iterable[str]) -> set[str]:
+    """Routers that may learn nothing: those of the last layer.
+
+    Of the tokens a last layer processes, only those that predict something are read. A
+    router that keeps a fifth of an understanding row may keep none of its caption.
+    """
+    last = f"transformer/run_{len(runs(assembly.spec.designs)) - 1}/routers_"
+    return {name for name in names if name.startswith(last)}
+
+
+@pytest.mark.parametrize("twin", FIRST_OF, ids=FIRST_OF.values())
+def test_a_twin_trains_every_parameter(twin: Experiment):
+    assembly = Assembly(twin)
+    batch = tiny_batch(assembly)
+    trainer = make_trainer(assembly, iter([batch] * NUM_STEPS), batch)
+    before = by_path(trainer.state.params)
+    for batch in trainer.batches:
+        trainer.state, metrics = trainer.step(trainer.state, batch)
+        assert np.isfinite(float(metrics["loss"]))
+    after = by_path(trainer.state.params)
+    assert int(trainer.state.step) == NUM_STEPS
+    assert all(np.isfinite(leaf).all() for leaf in after.values())
+    still = {name for name in before if np.array_equal(before[name], after[name])}
+    untrained = skipped_runs(assembly)
+    expected = {name for name in before if untrained and name.startswith(untrained)}
+    assert still == expected, assembly.spec.routing
+
+
+def test_every_preset_in_every_variant_has_a_twin_that_is_trained():
+    for preset in PRESETS:
+        for variant in VARIANTS:
+            if (preset, variant) in TWIN_OF:
+                assert TWIN_OF[preset, variant] in FIRST_OF
+                continue
+            with pytest.raises(ValueError, match="use a preset with speech"):
+                published(preset, variant)

@@ -1,0 +1,106 @@
+"""Presets and variants as models of a few thousand parameters, and rows for them."""
+
+import dataclasses
+
+import numpy as np
+
+from experiments.published import published
+from unimod_jax.data import Record, TextTokenizer
+from unimod_jax.data.example_rows import first_rows
+from unimod_jax.layout import UnifiedBatch
+from unimod_jax.models import MixtureOfDepths
+from unimod_jax.objectives import MaskedImage
+from unimod_jax.training import Assembly, Experiment, TaskShares, reduced_twin
+
+NUM_STEPS = 3
+_ROWS = 8
+_CAPTIONS = ("ab", "ba", "a", "b", "aab", "bba", "aa", "bb")
+
+
+def tiny_twin(preset: str, variant: str) -> Experiment:
+    """The reduced twin of width 16, with images of 4 x 4 and eight rows of a task.
+
+    It has the fewest layers that show the variant: one, or a second one that routes.
+    Half of two layers and every other of two are the same layer, so variants that
+    differ in nothing else have the same twin. Weights do not decay: only a gradient
+    moves a parameter.
+
+    Raises:
+      ValueError: if the variant does not apply to the preset.
+    """
+    full = published(preset, variant)
+    num_layers = 2 if _routes(full) else 1
+    twin = reduced_twin(full, width=16, num_layers=num_layers)
+    shares = _tasks_that_matter(twin)
+    spoken = {"speech_units": 4, "speech_tokens": 3} if twin.data.speech_feature else {}
+    data = dataclasses.replace(
+        twin.data,
+        image_size=4,
+        image_levels=4,
+        image_line=4 if twin.data.image_line else 0,
+        caption_tokens=3,
+        text_vocabulary_size=12,
+        batch_size=_ROWS * sum(dataclasses.astuple(shares)),
+        **spoken,
+    )
+    training = dataclasses.replace(
+        twin.training, steps=NUM_STEPS, warmup_steps=0, weight_decay=0.0
+    )
+    return dataclasses.replace(
+        twin,
+        mod=_in_second_layer(twin.mod) if num_layers == 2 else twin.mod,
+        data=data,
+        task_shares=shares,
+        training=training,
+    )
+
+
+def _routes(experiment: Experiment) -> bool:
+    plan = experiment.mod.layer_plan(experiment.model.num_layers)
+    return any(layer.routes for layer in plan)
+
+
+def _in_second_layer(routing: MixtureOfDepths) -> MixtureOfDepths:
+    """The same plan of two layers, named by number."""
+    numbered = dataclasses.replace(
+        routing,
+        routed_layers=(1,),
+        task_depths=tuple(
+            dataclasses.replace(depth, routed_layers=(1,))
+            for depth in routing.task_depths
+        ),
+    )
+    assert numbered.layer_plan(2) == routing.layer_plan(2)
+    return numbered
+
+
+def _tasks_that_matter(twin: Experiment) -> TaskShares:
+    """One row each of the fewest tasks that train everything; others only compile.
+
+    Routed tasks have routers, and Show-o's codes and words learn from a task each.
+    Otherwise one task is enough.
+    """
+    if twin.task_shares.interleaved:
+        return TaskShares(0, 0, 0, interleaved=1)
+    both = isinstance(twin.objective, MaskedImage) or _routes(twin)
+    return TaskShares(text_to_image=1, image_to_text=int(both), text_only=0)
+
+
+def tiny_batch(assembly: Assembly) -> UnifiedBatch:
+    """A batch of made-up records."""
+    data = assembly.experiment.data
+    rng = np.random.default_rng(0)
+    records = [
+        Record(
+            image=rng.integers(0, 256, (4, 4, 1), np.uint8),
+            captions=(caption,),
+            label=None,
+            key=f"record {number}",
+            speech=tuple(rng.integers(0, 4, 2 + number % 2).tolist())
+            if data.speech_feature
+            else None,
+        )
+        for number, caption in enumerate(_CAPTIONS)
+    ]
+    tokenizer = TextTokenizer.train(_CAPTIONS, assembly.vocabulary)
+    return first_rows(data, assembly.layouts, assembly.rows, records, tokenizer)
