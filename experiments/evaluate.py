@@ -58,11 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """The headline numbers, one a line."""
     names = (
-        *("caption_accuracy", "generation_accuracy", "classifier_accuracy"),
+        *("caption_accuracy", "generation_accuracy", "transcription_accuracy"),
+        "classifier_accuracy",
         *("flops_ratio", "step_time_ratio", "realised_saving", "train_seconds"),
     )
     lines = [
-        f"{name:<20} {'-' if summary[name] is None else format(summary[name], '.3f')}"
+        f"{name:<24} {'-' if summary[name] is None else format(summary[name], '.3f')}"
         for name in names
     ]
     return lines + [f"note: {note}" for note in summary["notes"]]

@@ -1,0 +1,118 @@
+"""A published preset and a variant of it as an experiment at full size.
+
+Architecture, objective, towers, routing, recipe and task shares are the preset's. The
+data are a stand-in that has the preset's counts: pixels on even levels where the papers
+have the codes of a trained tokenizer, and records of a name that nobody has prepared.
+Records that were tokenized beforehand cannot be loaded yet, so a full-size experiment
+can be read, counted, shrunk (`--tiny`), and trained on records of one's own; it does
+not train the published model again. Devices are for the command to name
+(`--mesh.data`, `--mesh.fsdp`, `--mesh.tensor`).
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+from unimod_jax.data import DataConfig, Vocabulary
+from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.objectives import INTERLEAVED, MaskedImage
+from unimod_jax.presets import Preset, model_spec, preset
+from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+
+RECORDS = "own_records"
+"""Name of the data set that full-size experiments ask for; `--data.name` changes it."""
+
+_IMAGE_LEVELS = 256
+_PATCH_SIZE = 6
+_SPEECH_UNITS = 500  # 2411.04996, section 3.3
+_TEXT_MARKERS = 4  # begin and end of a caption, begin and end of an image
+_SPEECH_MARKERS = 2
+
+
+def published(preset_name: str, variant: str, **changes: Any) -> Experiment:
+    """The experiment that trains a preset in one of the papers' variants.
+
+    Rows have the preset's counts: codes or patches of an image, caption slots, lines,
+    and slots of interleaved rows. What the stand-in data cannot say is different: image
+    codes have 256 levels, and Transfusion's patches have 36 values, 6 x 6 grey pixels,
+    for the 32 of its latents.
+
+    Args:
+      preset_name: a name of `PRESETS`.
+      variant: a name of `VARIANTS`.
+      **changes: fields of the experiment to replace.
+
+    Raises:
+      ValueError: for unknown names, or a variant that does not apply to the preset.
+    """
+    chosen = preset(preset_name)
+    spec = model_spec(chosen, variant)
+    experiment = Experiment(
+        objective=chosen.objective,
+        model=chosen.model,
+        mot=spec.towers,
+        mod=spec.routing,
+        data=_data(chosen),
+        task_shares=_task_shares(chosen),
+        training=TrainingConfig(**dataclasses.asdict(chosen.recipe)),
+    )
+    return dataclasses.replace(experiment, **changes)
+
+
+def _task_shares(chosen: Preset) -> TaskShares:
+    """Rows of each task.
+
+    Show-o's tuning files (showlab/Show-o) divide a GPU's rows into 5 of generation, 5
+    of understanding and 2 of language at 512 px, and 4, 6 and 2 at 256 px. UniMoD
+    (2502.06474, section 5.1) trains Emu3 on both tasks, alike. Chameleon and
+    Transfusion see interleaved rows only.
+    """
+    if INTERLEAVED in chosen.mean_tasks:
+        return TaskShares(0, 0, 0, interleaved=1)
+    if not isinstance(chosen.objective, MaskedImage):
+        return TaskShares(text_to_image=1, image_to_text=1, text_only=0)
+    if chosen.name == "show_o_256":
+        return TaskShares(text_to_image=4, image_to_text=6, text_only=2)
+    return TaskShares(text_to_image=5, image_to_text=5, text_only=2)
+
+
+def _data(chosen: Preset) -> DataConfig:
+    """Data whose rows have the preset's counts."""
+    speech_units = _SPEECH_UNITS if SPEECH in chosen.model.modalities else 0
+    others = Vocabulary.text_start + _IMAGE_LEVELS + speech_units
+    data = DataConfig(
+        name=RECORDS,
+        label_feature="",
+        image_levels=_IMAGE_LEVELS,
+        image_line=chosen.sizes.image_line,
+        caption_tokens=chosen.sizes.caption_tokens,
+        text_vocabulary_size=chosen.model.vocabulary_size - others,
+        batch_size=chosen.batch_rows,
+        **_image(chosen),
+    )
+    if INTERLEAVED not in chosen.mean_tasks:
+        return data
+    slots = dict(chosen.sizes.interleaved_slots)
+    documents = slots[IMAGE] // chosen.image_tokens
+    markers = _TEXT_MARKERS
+    if speech_units:
+        markers += _SPEECH_MARKERS
+        data = dataclasses.replace(
+            data,
+            speech_feature="speech",
+            speech_units=speech_units,
+            speech_tokens=slots[SPEECH] // documents,
+        )
+    return dataclasses.replace(
+        data,
+        documents_per_row=documents,
+        caption_tokens=slots[TEXT] // documents - markers,
+    )
+
+
+def _image(chosen: Preset) -> dict[str, Any]:
+    """Grey images with as many pixels as the preset has codes, or as many patches."""
+    side = math.isqrt(chosen.image_tokens)
+    if not chosen.patch_size:
+        return {"image_size": side}
+    return {"image_size": side * _PATCH_SIZE, "patch_size": _PATCH_SIZE}
