@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+from experiments.accounting import account
+from experiments.command_line import experiment_names
+from unimod_jax.presets import PRESETS, VARIANTS, preset
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_library_example_runs_as_printed(capsys: pytest.CaptureFixture[str]):
@@ -20,7 +25,6 @@ def test_the_library_example_runs_as_printed(capsys: pytest.CaptureFixture[str])
 
 
 def test_every_file_of_the_table_exists():
-    root = Path(__file__).resolve().parents[1]
     cells = re.findall(r"`((?:unimod_jax|pallas_kernels)/[^`]*)`", README)
     assert len(cells) > 15
     for cell in cells:
@@ -31,4 +35,33 @@ def test_every_file_of_the_table_exists():
             else [cell]
         )
         for file in files:
-            assert (root / file).exists(), file
+            assert (ROOT / file).exists(), file
+
+
+def test_every_published_system_stands_in_the_table():
+    published = [name for name in experiment_names() if not name.startswith("toy/")]
+    assert len(published) > 25
+    assert [name for name in published if f"`{name}`" not in README] == []
+    for number, things in ((len(PRESETS), "presets"), (len(VARIANTS), "variants")):
+        assert f"{number} {things}" in README
+
+
+def test_every_proof_of_the_table_is_a_test():
+    proofs = re.findall(r"`(tests/[\w/]+\.py)(?:::(test_\w+))?`", README)
+    assert len(proofs) > 20
+    for file, name in proofs:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert f"def {name}(" in source if name else "def test_" in source, (file, name)
+
+
+@pytest.mark.parametrize(
+    "row", re.findall(r"\| `(\w+) --variant (\w+)` \|(.*)\|(.*)\|(.*)\|", README)
+)
+def test_the_costs_are_those_that_the_command_prints(row):
+    name, variant, sizes, linear, head = (cell.strip() for cell in row)
+    found = account(preset(name), variant)
+    count, change = found["parameters"], found["flops_change_vs_dense"]["mean"]
+    billions = [f"{count[kind] / 1e9:.2f}B" for kind in ("total", "activated")]
+    assert sizes.split(", ") == billions
+    for printed, convention in ((linear, "linear_only"), (head, "with_head")):
+        assert abs(float(printed) - change[convention]) < 0.0005
