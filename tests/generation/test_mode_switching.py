@@ -215,7 +215,7 @@ def test_text_goes_on_after_the_image(run):
     scale = writer.guided.scale
     documents = rows_after(PROMPTS, np.asarray(patches))
     others = rows_after(WITHOUT, np.asarray(patches))
-    words = np.isin(np.arange(24), [*range(12, 16), BEGIN])
+    words = np.isin(np.arange(24), range(12, 16))
     for offset in range(NUM_WORDS):
         rows = GuidedRows.pair(
             rows_of(documents, layout), rows_of(others, layout), scale

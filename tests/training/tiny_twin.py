@@ -14,7 +14,12 @@ from unimod_jax.training import Assembly, Experiment, TaskShares, reduced_twin
 
 NUM_STEPS = 3
 _ROWS = 8
-_CAPTIONS = ("ab", "ba", "a", "b", "aab", "bba", "aa", "bb")
+_LONGEST = 12
+_CAPTIONS = tuple(
+    " ".join(np.random.default_rng(length).choice(["a", "b"], length))
+    for length in range(_LONGEST - _ROWS + 1, _LONGEST + 1)
+)
+"""One token a word; long, so that a fifth of a row's words predicts something."""
 
 
 def tiny_twin(preset: str, variant: str) -> Experiment:
@@ -38,7 +43,7 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
         image_size=4,
         image_levels=4,
         image_line=4 if twin.data.image_line else 0,
-        caption_tokens=3,
+        caption_tokens=_LONGEST,
         text_vocabulary_size=12,
         batch_size=_ROWS * sum(dataclasses.astuple(shares)),
         **spoken,
