@@ -32,7 +32,8 @@ def test_the_summary_has_every_headline(summary: dict[str, Any]):
     assert summary["captions"] == summary["drawings"] == 20
     assert summary["dense_twin"]["steps"] >= 9
     assert summary["notes"] == []
-    assert len(summary_lines(summary)) == len(HEADLINES) + 1
+    # Also the realised saving, and transcription, which this run cannot do.
+    assert len(summary_lines(summary)) == len(HEADLINES) + 2
 
 
 def test_routing_costs_fewer_flops_than_the_dense_twin(summary: dict[str, Any]):
