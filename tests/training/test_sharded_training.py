@@ -43,7 +43,8 @@ def test_the_demo_trains_alike_on_eight_devices(data_directory: Path):
     one, _ = losses_and_trainer(demo, 3)
     eight, trainer = losses_and_trainer(with_mesh(demo, data=2, fsdp=2, tensor=2), 3)
     np.testing.assert_allclose(eight, one, rtol=2e-4)
-    query = trainer.state.params["transformer"]["run_0"]["block"]["query"]["text"]["kernel"]
+    block = trainer.state.params["transformer"]["run_0"]["block"]
+    query = block["query"]["text"]["kernel"]
     assert len(query.sharding.device_set) == 8
     assert query.addressable_shards[0].data.size == query.size // 4
 
