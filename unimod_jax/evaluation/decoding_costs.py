@@ -15,7 +15,6 @@ from unimod_jax.data import Record, first_rows
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import cache_bytes
-from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import router_loss
 from unimod_jax.training import Assembly
 
@@ -41,12 +40,9 @@ class DecodingCosts:
 def measure_decoding(trained: TrainedRun, records: Sequence[Record]) -> DecodingCosts:
     """Counts the caches and measures the gap on the first held-out records."""
     spec = trained.assembly.spec
-    twin = dataclasses.replace(
-        trained.experiment, **dict(zip(("mot", "mod"), DENSE, strict=True))
-    )
     return DecodingCosts(
         cache_bytes=_bytes_of(trained.assembly),
-        dense_cache_bytes=_bytes_of(Assembly(twin)),
+        dense_cache_bytes=_bytes_of(Assembly(trained.experiment.dense_twin())),
         selection_gap=_selection_gap(trained, records)
         if spec.routing.causal_rule in ("trained_threshold", "predictor")
         else {},

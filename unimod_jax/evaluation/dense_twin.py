@@ -16,7 +16,6 @@ from unimod_jax.data import Record, TextTokenizer, first_rows
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models.accounting import count_parameters, training_flops
-from unimod_jax.models.config import DENSE
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
 
@@ -83,10 +82,9 @@ def compare_with_dense_twin(
       seconds: about how long to take steps; compilation comes on top.
       fewest_steps: timed steps of each, however long they take.
     """
-    towers, routing = DENSE
     own = dataclasses.replace(trained.experiment, mesh=MeshConfig())
-    twin = dataclasses.replace(own, mot=towers, mod=routing)
-    sides = [_Side.make(e, records, trained.tokenizer) for e in (own, twin)]
+    experiments = (own, own.dense_twin())
+    sides = [_Side.make(e, records, trained.tokenizer) for e in experiments]
     for side in sides * _WARM_UP_STEPS:
         side.timed_step()
     taken: tuple[list[float], list[float]] = ([], [])

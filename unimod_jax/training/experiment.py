@@ -18,6 +18,7 @@ from unimod_jax.models import (
     ModelConfig,
     ModelSpec,
 )
+from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import (
     INTERLEAVED,
     ImageDiffusion,
@@ -125,6 +126,11 @@ class Experiment:
                 "task_shares.interleaved is set, but masked-image training has no "
                 "interleaved rows; choose NextToken or ImageDiffusion, or set it to 0."
             )
+
+    def dense_twin(self) -> "Experiment":
+        """The same experiment with one tower and no routing."""
+        towers, routing = DENSE
+        return dataclasses.replace(self, mot=towers, mod=routing)
 
 
 @dataclasses.dataclass(frozen=True)
