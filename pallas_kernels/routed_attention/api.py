@@ -6,6 +6,7 @@ each query carries a window of key positions, and windows survive every reorderi
 
 import math
 import numbers
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ def routed_attention(
     *,
     scale: float,
     dropout: AttentionDropout | None = None,
-    implementation: str | None = None,
+    implementation: str | Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
     """Attend from each query to the keys whose position lies in its window.
 
@@ -57,7 +58,9 @@ def routed_attention(
         dropout: which probabilities to drop after the softmax, as torch does; the
             others grow by 1 / (1 - rate). None or rate 0 compile to no dropout.
         implementation: "reference" (the definition, T x S memory), "xla_chunked"
-            (memory linear in T + S, reverse mode only), or None to choose by T x S.
+            (memory linear in T + S, reverse mode only), or None to choose by T x S; or
+            a function with the signature of `reference`, as an interpreted or
+            differently cut kernel.
 
     Returns:
         `[B, T, H, E]` in the dtype of `q`.
@@ -76,7 +79,9 @@ def routed_attention(
     options = {"scale": float(scale), "dropout": dropout}
     if implementation is None:
         return _first_that_serves(arguments, options)
-    return _IMPLEMENTATIONS[implementation](*arguments, **options)
+    if isinstance(implementation, str):
+        implementation = _IMPLEMENTATIONS[implementation]
+    return implementation(*arguments, **options)
 
 
 def _first_that_serves(arguments: tuple[jax.Array, ...], options: dict) -> jax.Array:
@@ -138,13 +143,15 @@ def _check_arrays(
     _check("key_position", key_position, (num_rows, num_keys), "[B, S]", int32)
 
 
-def _check_options(scale: float, implementation: str | None) -> None:
+def _check_options(
+    scale: float, implementation: str | Callable[..., jax.Array] | None
+) -> None:
     if not isinstance(scale, numbers.Real) or not math.isfinite(scale):
         raise ValueError(
             f"scale is {scale!r}, but it is a constant of the compiled program; pass a "
             "finite Python number such as E ** -0.5."
         )
-    if implementation is not None and implementation not in _IMPLEMENTATIONS:
+    if isinstance(implementation, str) and implementation not in _IMPLEMENTATIONS:
         raise ValueError(
             f"implementation is {implementation!r}, which does not exist; use None or "
             f"one of {', '.join(_IMPLEMENTATIONS)}."

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pallas_kernels import AttentionDropout, routed_attention
-from tests.kernels.routed_attention_suite import (
+from tests.kernels.attention_cases import (
     packed_documents,
     random_case,
     random_visibility,

@@ -9,7 +9,7 @@ import pytest
 
 from pallas_kernels import AttentionDropout
 from pallas_kernels.routed_attention.dropout import dropping, query_codes
-from tests.kernels.routed_attention_suite import kept_by_hash
+from tests.kernels.attention_cases import kept_by_hash
 
 
 @functools.partial(jax.jit, static_argnames="num_heads")

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from pallas_kernels.routed_attention.reference import reference, visible_keys
-from tests.kernels.routed_attention_suite import (
-    RoutedAttentionSuite,
+from tests.kernels.attention_cases import (
     packed_documents,
     random_case,
 )
+from tests.kernels.dropout_suite import AttentionDropoutSuite
 
 
-class TestReference(RoutedAttentionSuite):
+class TestReference(AttentionDropoutSuite):
     """The suite for `implementation="reference"`."""
 
     implementation = "reference"

@@ -12,14 +12,14 @@ from pallas_kernels.routed_attention.xla_chunked import (
     QUERY_CHUNK,
     xla_chunked,
 )
-from tests.kernels.routed_attention_suite import (
-    RoutedAttentionSuite,
+from tests.kernels.attention_cases import (
     random_case,
     random_visibility,
 )
+from tests.kernels.dropout_suite import AttentionDropoutSuite
 
 
-class TestXlaChunked(RoutedAttentionSuite):
+class TestXlaChunked(AttentionDropoutSuite):
     """The suite for `implementation="xla_chunked"`."""
 
     implementation = "xla_chunked"
