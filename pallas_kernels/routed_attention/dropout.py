@@ -34,25 +34,30 @@ class AttentionDropout:
     """Which attention probabilities to drop; the others grow by 1 / (1 - rate).
 
     The row is the index along B of the call, so calls that must not share a mask
-    (layers, groups of rows, shards inside `jax.shard_map`) need different seeds.
+    (layers, groups of rows) need different seeds.
 
     Attributes:
       seed: uint32 scalar, new at every step; `jax.random.bits(key, (), jnp.uint32)`.
       query_position: `[B, T]` int32, tells the queries of a row apart as `key_position`
         does its keys: tokens of a row that share a position share a mask.
       rate: the share to drop, a Python number in [0, 1), static under jit.
+      first_row: int32 scalar, the index of the call's first row in the whole batch;
+        where a mesh splits it, `routed_attention` says so itself.
+      first_head: int32 scalar, the same of the heads.
     """
 
     seed: jax.Array
     query_position: jax.Array
     rate: float = dataclasses.field(metadata={"static": True})
+    first_row: jax.Array | int = 0
+    first_head: jax.Array | int = 0
 
 
 def query_codes(dropout: AttentionDropout, num_heads: int) -> jax.Array:
     """Return `code_BHT`, uint32: the hash of seed, row, head and query position."""
     num_rows = dropout.query_position.shape[0]
-    row_B11 = jnp.arange(num_rows, dtype=jnp.uint32)[:, None, None]
-    head_1H1 = jnp.arange(num_heads, dtype=jnp.uint32)[None, :, None]
+    row_B11 = _counted(dropout.first_row, num_rows)[:, None, None]
+    head_1H1 = _counted(dropout.first_head, num_heads)[None, :, None]
     position_B1T = dropout.query_position[:, None]
     code = _absorb(jnp.zeros((1, 1, 1), jnp.uint32), dropout.seed)
     for number in (row_B11, head_1H1, position_B1T):
@@ -81,6 +86,10 @@ def dropping(
     kept = _absorb(code[..., None], key_position) >= jnp.uint32(int(rate * 2**32))
     factor = jnp.where(kept, jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
     return lambda probability: probability * factor
+
+
+def _counted(first: jax.Array | int, length: int) -> jax.Array:
+    return jnp.asarray(first).astype(jnp.uint32) + jnp.arange(length, dtype=jnp.uint32)
 
 
 def _absorb(state: jax.Array, number: jax.Array) -> jax.Array:

@@ -115,7 +115,9 @@ def oracle(
     weight /= np.maximum(weight.sum(axis=-1, keepdims=True), 1e-300)
     factor = np.ones_like(weight)
     if dropout is not None:
-        seed, query_position = (np.asarray(x) for x in jax.tree.leaves(dropout))
+        seed, query_position = (
+            np.asarray(x) for x in (dropout.seed, dropout.query_position)
+        )
         kept = kept_by_hash(seed, dropout.rate, query_position, position, q.shape[2])
         factor = kept / (1.0 - dropout.rate)
     out = np.einsum("bhts,bshe->bthe", weight * factor, v_BSHE)

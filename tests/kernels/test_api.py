@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pallas_kernels import AttentionDropout, routed_attention
+from pallas_kernels.device import Device
+from pallas_kernels.routed_attention.reference import reference
 from tests.kernels.attention_cases import (
     packed_documents,
     random_case,
@@ -103,7 +106,10 @@ def attend_compiled(*arrays, scale, implementation):
             dropout_with(rate=0.0, seed=jnp.int32(7)),
             r"dropout.seed has.*int32.*pass a uint32",
         ),
-        ({"implementation": "fast"}, r"'fast'.*None or one of reference, xla_chunked"),
+        (
+            {"implementation": "fast"},
+            r"'fast'.*None or one of reference, xla_chunked, mosaic_tpu",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_sentence(changes, sentence):
@@ -122,9 +128,7 @@ def record_calls(monkeypatch, refusing=()):
             raise NotImplementedError(f"{name} is on strike.")
         return q
 
-    for name in IMPLEMENTATIONS:
-        replacement = functools.partial(attend, name)
-        monkeypatch.setitem(api._IMPLEMENTATIONS, name, replacement)
+    monkeypatch.setattr(api, "load", lambda name: functools.partial(attend, name))
     return calls
 
 
@@ -140,15 +144,51 @@ def test_small_problems_use_the_reference_and_larger_ones_chunks(
     assert calls == [chosen]
 
 
-def test_a_refusal_passes_the_case_on_and_the_last_one_lists_every_reason(monkeypatch):
-    calls = record_calls(monkeypatch, refusing=["reference"])
-    routed_attention(**ARGUMENTS)
-    assert calls == IMPLEMENTATIONS
-    record_calls(monkeypatch, refusing=IMPLEMENTATIONS)
-    with pytest.raises(
-        NotImplementedError, match=r"reference is on strike.*xla_chunked is on strike"
-    ):
-        routed_attention(**ARGUMENTS)
+@pytest.mark.parametrize(
+    ("device", "wanted"),
+    [
+        (Device("cpu", "cpu"), ["xla_chunked", "reference"]),
+        (Device("tpu", "TPU v5"), ["mosaic_tpu", "xla_chunked", "reference"]),
+        (
+            Device("gpu", "NVIDIA H200"),
+            ["mosaic_gpu", "triton", "xla_chunked", "reference"],
+        ),
+    ],
+)
+def test_kernels_of_the_chip_come_first_and_their_refusals_are_listed(
+    monkeypatch, device, wanted
+):
+    monkeypatch.setattr(api, "current_device", lambda: device)
+    case = random_case(0, random_visibility(0, 1, 129, 129))
+    arrays = (*case[:3], *case.visibility)
+    for number, name in enumerate(wanted):
+        calls = record_calls(monkeypatch, refusing=wanted[:number])
+        routed_attention(*arrays, scale=1.0)
+        assert calls[-1] == name
+    calls = record_calls(monkeypatch, refusing=wanted)
+    with pytest.raises(NotImplementedError) as error:
+        routed_attention(*arrays, scale=1.0)
+    assert calls == wanted
+    assert all(f"{name}: {name} is on strike." in str(error.value) for name in wanted)
+
+
+def test_a_function_serves_as_an_implementation():
+    def doubled(*arrays, **options):
+        return 2 * reference(*arrays, **options)
+
+    case = random_case(1, random_visibility(1, 1, 5, 7))
+    arrays = (*case[:3], *case.visibility)
+    once, twice = (
+        routed_attention(*arrays, scale=1.0, implementation=function)
+        for function in ("reference", doubled)
+    )
+    np.testing.assert_array_equal(2 * once, twice)
+
+
+def test_a_kernel_whose_compiler_is_missing_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pallas_kernels.routed_attention.triton", None)
+    with pytest.raises(NotImplementedError, match=r"triton cannot be imported .*use"):
+        routed_attention(**ARGUMENTS, implementation="triton")
 
 
 def test_a_named_implementation_is_never_replaced(monkeypatch):
