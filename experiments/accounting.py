@@ -95,6 +95,11 @@ def account(of: Preset, variant: str) -> dict[str, Any]:
             "towers": count.towers,
         },
         "tokens_per_row": {task: one.row_length for task, one in layouts.items()},
+        "attention_order": {
+            task: {"order": one.attention_order.name}
+            | dataclasses.asdict(one.attention_order)
+            for task, one in layouts.items()
+        },
         "forward_flops": forward,
         "training_flops": {
             task: {name: TRAINING_OVER_FORWARD * n for name, n in flops.items()}
@@ -170,6 +175,11 @@ def _table(found: Mapping[str, Any]) -> list[str]:
         f"  {task:<16} {cache['bytes']:>16,}  dense {cache['dense_bytes']:>16,}"
         for task, cache in found["kv_cache_bytes"].items()
     ]
+    orders = [
+        f"  {task:<16} {order['order']:<8}  {order['storage_blocks']:>8,} as stored"
+        f"  {order['sequence_blocks']:>8,} in sequence"
+        for task, order in found["attention_order"].items()
+    ]
     return [
         f"{found['title']} ({found['preset']}), variant {found['variant']}",
         "",
@@ -186,6 +196,9 @@ def _table(found: Mapping[str, Any]) -> list[str]:
         "",
         "bytes of keys and values per decoded row",
         *caches,
+        "",
+        "order in which attention reads a row, and the blocks of 128 x 128 it visits",
+        *orders,
     ]
 
 

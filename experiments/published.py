@@ -14,7 +14,7 @@ import math
 from typing import Any
 
 from unimod_jax.data import DataConfig, Vocabulary
-from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.layout import SPEECH, TEXT
 from unimod_jax.objectives import INTERLEAVED, MaskedImage
 from unimod_jax.presets import Preset, model_spec, preset
 from unimod_jax.training import Experiment, TaskShares, TrainingConfig
@@ -93,7 +93,7 @@ def _data(chosen: Preset) -> DataConfig:
     if INTERLEAVED not in chosen.mean_tasks:
         return data
     slots = dict(chosen.sizes.interleaved_slots)
-    documents = slots[IMAGE] // chosen.image_tokens
+    documents = chosen.sizes.interleaved_documents
     markers = _TEXT_MARKERS
     if speech_units:
         markers += _SPEECH_MARKERS

@@ -60,6 +60,12 @@ LIGHT_ROOMS = _TO_MODELS | {
     "unimod_jax.parallel",
     "unimod_jax.presets",
 }
+# The one place where models reach attention, and what it is never reached by.
+ATTENTION = "unimod_jax/mot/attention.py"
+OTHER_ATTENTION = {
+    *("dot_product_attention", "MultiHeadAttention", "MultiHeadDotProductAttention"),
+    *("SelfAttention", "flash_attention", "mha", "splash_attention"),
+}
 HEAVY_LIBRARIES = {
     *("tensorflow_datasets", "grain", "orbax", "tokenizers", "sklearn", "tyro"),
     *("cattrs", "tensorboardX", "matplotlib", "jinja2", "rich"),
@@ -303,6 +309,21 @@ def light_rooms_import_alone(path: str, source: str) -> Iterator[str]:
                 )
 
 
+def models_have_one_attention(path: str, source: str) -> Iterator[str]:
+    """Only `mot.attention` calls the kernels, and nobody calls another attention."""
+    for node in ast.walk(ast.parse(source)):
+        names = {name for _, name in imports(node, path)}
+        kernels = any(
+            is_or_in(name, "pallas_kernels.routed_attention") for name in names
+        )
+        if kernels and path != ATTENTION and path.startswith("unimod_jax/"):
+            yield f"{path}:{node.lineno}: only {ATTENTION} calls attention."
+        used = {name.split(".")[-1] for name in names}
+        used |= {node.attr} if isinstance(node, ast.Attribute) else set()
+        for name in used & OTHER_ATTENTION:
+            yield f"{path}:{node.lineno}: {name} is not the one in {ATTENTION}."
+
+
 RULES: list[Rule] = [
     imports_point_one_way,
     units_are_small,
@@ -313,6 +334,7 @@ RULES: list[Rule] = [
     nothing_deprecated_is_used,
     nothing_is_unpickled,
     light_rooms_import_alone,
+    models_have_one_attention,
 ]
 
 
@@ -411,6 +433,10 @@ def _enclosed_kernel(lines: int) -> str:
         (nothing_is_unpickled, MOT, "import pickle"),
         (nothing_is_unpickled, MOT, "def f():\n  from pickle import load"),
         (nothing_is_unpickled, MOT, "np.load(path, allow_pickle=True)"),
+        (models_have_one_attention, MOT, "from pallas_kernels import routed_attention"),
+        (models_have_one_attention, MOT, "import pallas_kernels.routed_attention.api"),
+        (models_have_one_attention, MOT, "x = jax.nn.dot_product_attention(q, k, v)"),
+        (models_have_one_attention, KERNEL, "from flax.linen import SelfAttention"),
         (light_rooms_import_alone, MOT, "import orbax.checkpoint as ocp"),
         (light_rooms_import_alone, KERNEL, "try:\n  import rich\nexcept E: pass"),
         (light_rooms_import_alone, MOT, "class C:\n  from grain import MapDataset"),
@@ -424,7 +450,8 @@ def test_a_rule_refuses_what_breaks_it(rule: Rule, path: str, source: str):
     ("path", "source"),
     [
         (MOT, "import jax\nfrom flax import linen as nn\nfrom . import block"),
-        (MOT, "from pallas_kernels.routed_attention import api"),
+        (ATTENTION, "from pallas_kernels.routed_attention import api"),
+        (MOT, "from pallas_kernels import device"),
         (MOT, "from unimod_jax import __version__\nfrom unimod_jax.layout import task"),
         (MOT, "def report():\n  '''Late.'''\n  import matplotlib"),
         (MOT, "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n  import grain"),

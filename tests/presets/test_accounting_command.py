@@ -45,6 +45,18 @@ def test_a_routed_layer_caches_only_what_it_keeps(capsys):
     assert cache["bytes"] == pytest.approx(0.6 * cache["dense_bytes"], rel=1e-3)
 
 
+def test_the_order_of_attention_is_said_with_the_counts_that_decided_it(capsys):
+    arguments = ("chameleon_7b_speech", "--variant", "mot")
+    found = json.loads(printed(capsys, *arguments, "--json"))["attention_order"]
+    assert found["interleaved"]["order"] == "sequence"
+    assert found["text_to_image"]["order"] == "storage"
+    packed = found["interleaved"]
+    assert packed["storage_blocks"] > 1.25 * packed["sequence_blocks"]
+    line = f"{packed['storage_blocks']} as stored {packed['sequence_blocks']}"
+    words = " ".join(printed(capsys, *arguments).split())
+    assert f"interleaved sequence {line} in sequence" in words
+
+
 def test_rows_that_are_drawn_as_a_whole_cache_nothing(capsys):
     found = json.loads(printed(capsys, "show_o_256", "--json"))
     assert found["variant"] == "dense"

@@ -1,8 +1,12 @@
 """What a run directory says about its experiment is what was trained."""
 
+import logging
+
 import pytest
 
 from experiments.command_line import experiment_names, load_experiment
+from tests.training.tiny_experiment import tiny_experiment
+from unimod_jax.training import loop
 from unimod_jax.training.run_directory import experiment_from_json, experiment_to_json
 
 
@@ -10,3 +14,17 @@ from unimod_jax.training.run_directory import experiment_from_json, experiment_t
 def test_every_experiment_is_read_back_as_it_was_written(name):
     experiment = load_experiment(name)
     assert experiment_from_json(experiment_to_json(experiment)) == experiment
+
+
+def test_a_run_says_in_which_order_attention_reads_its_rows(
+    data_directory, tmp_path, caplog, monkeypatch
+):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "training_batches", stop)
+    caplog.set_level(logging.INFO, logger="unimod_jax")
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(tiny_experiment(data_directory), tmp_path)
+    said = "text_to_image rows: attention in storage order (1 blocks of 128 as stored"
+    assert said in caplog.text

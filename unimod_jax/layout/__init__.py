@@ -11,10 +11,12 @@ The legend of suffix letters, used on arrays everywhere in this project:
     L  layers of a scanned run          R  rotary pairs (half the dimensions that turn)
 
 Reading order: `modality`, `row_layout`, `task`, `document`, `token_batch`,
-`visibility`, `targets`, `interleaved`, `rotary`.
+`visibility`, `targets`, `interleaved`, `typical_documents`, `attention_order`,
+`sequence_order`, `rotary`.
 """
 
 from unimod_jax.layout import special_tokens
+from unimod_jax.layout.attention_order import AttentionOrder, join_order
 from unimod_jax.layout.document import Document, lay_out
 from unimod_jax.layout.interleaved import (
     InterleavedDocument,
@@ -26,6 +28,7 @@ from unimod_jax.layout.interleaved import (
 from unimod_jax.layout.modality import IMAGE, SPEECH, TEXT, Stream
 from unimod_jax.layout.rotary import apply_rotary, rotary_phase
 from unimod_jax.layout.row_layout import RowLayout
+from unimod_jax.layout.sequence_order import SequenceOrder, sequence_order
 from unimod_jax.layout.task import SegmentSpec, TaskLayout, with_segments
 from unimod_jax.layout.token_batch import (
     AttentionGeometry,
@@ -43,11 +46,13 @@ __all__ = [
     "SPEECH",
     "TEXT",
     "AttentionGeometry",
+    "AttentionOrder",
     "Document",
     "InterleavedDocument",
     "InterleavedLayout",
     "RowLayout",
     "SegmentSpec",
+    "SequenceOrder",
     "Slots",
     "Span",
     "Stream",
@@ -57,9 +62,11 @@ __all__ = [
     "UnifiedBatch",
     "apply_rotary",
     "document_windows",
+    "join_order",
     "lay_out",
     "lay_out_documents",
     "rotary_phase",
+    "sequence_order",
     "special_tokens",
     "visible_matrix",
     "with_segments",

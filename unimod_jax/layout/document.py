@@ -78,11 +78,12 @@ def _slots_in_sequence_order(
     document: Document, layout: TaskLayout
 ) -> dict[str, np.ndarray]:
     """Every slot of the row in sequence order: tokens, targets, positions, windows."""
-    ends = _segment_ends(document, layout)
+    held_by = {s.name: _num_tokens(document, s.name, layout) for s in layout.segments}
+    ends = layout.segment_ends(held_by)
     columns: dict[str, list[np.ndarray]] = collections.defaultdict(list)
     next_position = next_patch = 0
     for segment in layout.segments:
-        num_tokens = _num_tokens(document, segment.name, layout)
+        num_tokens = held_by[segment.name]
         slot = np.arange(segment.num_slots)
         held = slot < num_tokens
         token_id = np.full(segment.num_slots, special_tokens.PADDING)
@@ -113,26 +114,6 @@ def _slots_in_sequence_order(
         slots["position_BT"], slots["span_end"], prefix_end=ends.prefix
     )
     return slots | next_token_targets(slots)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Ends:
-    span: Mapping[str, int]
-    prefix: int
-
-
-def _segment_ends(document: Document, layout: TaskLayout) -> _Ends:
-    """End position of each bidirectional segment's span, and of the visible prefix."""
-    end, prefix = 0, 0
-    span: dict[str, int] = {}
-    open_span: list[str] = []
-    for segment in layout.segments:
-        end += _num_tokens(document, segment.name, layout)
-        open_span = [*open_span, segment.name] if segment.bidirectional else []
-        span |= dict.fromkeys(open_span, end)
-        if segment.name == layout.prefix_segment:
-            prefix = end
-    return _Ends(span, prefix)
 
 
 def _num_tokens(document: Document, segment_name: str, layout: TaskLayout) -> int:

@@ -8,15 +8,22 @@ beside it as design 3. Windows keep documents from seeing each other.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from unimod_jax.layout import special_tokens
+from unimod_jax.layout.attention_order import (
+    AttentionOrder,
+    attention_order,
+    join_order,
+)
 from unimod_jax.layout.modality import IMAGE, Stream, modalities_of
 from unimod_jax.layout.targets import next_token_targets
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
+from unimod_jax.layout.typical_documents import typical_documents
 from unimod_jax.layout.visibility import document_windows
 
 type Slots = tuple[tuple[str, int], ...]
@@ -39,6 +46,8 @@ class InterleavedLayout:
       captioned_time: how far training may noise an image that precedes its text.
       causal: whether tokens are revealed one by one, so that a router may not look
         ahead; rows of several documents have no other generation.
+      documents_per_row: about how many documents a row packs, which the counts do not
+        say. It decides only in which order attention reads the rows.
     """
 
     task: str
@@ -50,6 +59,7 @@ class InterleavedLayout:
     line_length: int = 0
     captioned_time: float = 1.0
     causal: bool = True
+    documents_per_row: int = 1
 
     def __post_init__(self) -> None:
         """Checks that each modality is stored, and that images are whole."""
@@ -65,6 +75,11 @@ class InterleavedLayout:
                 f"task {self.task!r} has {count} image slots for images of {size} "
                 f"patches of {self.patch_size} values; give whole images, and patches "
                 "at least one value."
+            )
+        if self.documents_per_row < 1:
+            raise ValueError(
+                f"task {self.task!r} has {self.documents_per_row} documents per row; "
+                "say how many a row typically packs, at least 1."
             )
 
     def num_slots(self, modality: str) -> int:
@@ -100,6 +115,15 @@ class InterleavedLayout:
         """Every modality that enters as vocabulary ids."""
         held = {modality for modality, count in self.slots if count}
         return frozenset(held - {IMAGE} if self.patches_per_image else held)
+
+    @property
+    def attention_order(self) -> AttentionOrder:
+        """In which order attention reads whole rows: counted in a typical one.
+
+        It is full and has `documents_per_row` documents. Where images are codes, each
+        document has one image.
+        """
+        return _counted_order(self)
 
     def is_causal(self, stream: str) -> bool:
         """Whether a stream's tokens are revealed one by one: what `causal` says."""
@@ -256,6 +280,30 @@ def _tokens_in_sequence_order(
             next_patch += span.num_tokens * is_image
     slots = {name: np.concatenate(column) for name, column in columns.items()}
     return slots | next_token_targets(slots)
+
+
+@functools.cache
+def _counted_order(layout: InterleavedLayout) -> AttentionOrder:
+    of_documents = typical_documents(
+        layout.slots, layout.documents_per_row, layout.patches_per_image
+    )
+    documents = [
+        InterleavedDocument(
+            tuple(
+                Span(modality, range(count), modality in layout.bidirectional)
+                for modality, count in spans
+            )
+        )
+        for spans in of_documents
+    ]
+    row = _tokens_in_sequence_order(documents, layout)
+    joined = join_order(stream.name for stream in layout.streams)
+    stream_of = [joined.index(s.name) for s in layout.streams for _ in s.modalities]
+    return attention_order(
+        np.asarray(stream_of)[row["modality_BT"]],
+        row["window_start_BT"],
+        row["window_end_BT"],
+    )
 
 
 def _check_fits(

@@ -6,6 +6,7 @@ per modality. Both are static: hashable, known to the compiler, equal for every 
 
 from typing import Protocol
 
+from unimod_jax.layout.attention_order import AttentionOrder
 from unimod_jax.layout.modality import Stream
 
 
@@ -54,6 +55,11 @@ class RowLayout(Protocol):
     @property
     def target_modalities(self) -> frozenset[str]:
         """Modalities of the tokens that the vocabulary head predicts."""
+        ...
+
+    @property
+    def attention_order(self) -> AttentionOrder:
+        """In which order attention reads whole rows, and the counts that decided it."""
         ...
 
     def is_causal(self, stream: str) -> bool:

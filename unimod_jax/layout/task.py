@@ -6,10 +6,20 @@ caption leaves some empty), and at which sequence position, is data.
 """
 
 import dataclasses
-from typing import Literal
+import functools
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
+import numpy as np
+
+from unimod_jax.layout.attention_order import (
+    AttentionOrder,
+    attention_order,
+    join_order,
+)
 from unimod_jax.layout.modality import Stream, modalities_of
 from unimod_jax.layout.row_layout import RowLayout
+from unimod_jax.layout.visibility import document_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +50,18 @@ class SegmentSpec:
     continuous: bool = False
     largest_time: float = 1.0
     line_length: int = 0
+
+
+class SegmentEnds(NamedTuple):
+    """Where windows end, as positions.
+
+    Attributes:
+      span: bidirectional segment -> end of the span that it is in.
+      prefix: end of the prefix that every token sees; 0 without one.
+    """
+
+    span: Mapping[str, int]
+    prefix: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +153,28 @@ class TaskLayout:
             if segment.predicted_by != "nothing" and not segment.continuous
         )
 
+    def segment_ends(self, num_tokens: Mapping[str, int]) -> SegmentEnds:
+        """Where windows end in a row whose segments hold so many tokens each.
+
+        Args:
+          num_tokens: segment name -> tokens, for every segment.
+        """
+        end, prefix = 0, 0
+        span: dict[str, int] = {}
+        open_span: list[str] = []
+        for segment in self.segments:
+            end += num_tokens[segment.name]
+            open_span = [*open_span, segment.name] if segment.bidirectional else []
+            span |= dict.fromkeys(open_span, end)
+            if segment.name == self.prefix_segment:
+                prefix = end
+        return SegmentEnds(span, prefix)
+
+    @property
+    def attention_order(self) -> AttentionOrder:
+        """In which order attention reads whole rows: counted in one without gaps."""
+        return _counted_order(self)
+
     def is_causal(self, stream: str) -> bool:
         """Whether a stream's tokens are revealed one by one, as in decoding.
 
@@ -182,6 +226,21 @@ class TaskLayout:
                 break
             start += segment.num_slots
         return stream, start, self.segment(segment_name).num_slots
+
+
+@functools.cache
+def _counted_order(layout: TaskLayout) -> AttentionOrder:
+    num_slots = {segment.name: segment.num_slots for segment in layout.segments}
+    ends, joined = layout.segment_ends(num_slots), join_order(layout.stream_names)
+    stream = [joined.index(layout.stream_of(s).name) for s in layout.segments]
+    span_end = [ends.span.get(segment.name, 0) for segment in layout.segments]
+    slots = list(num_slots.values())
+    windows = document_windows(
+        np.arange(layout.row_length),
+        np.repeat(span_end, slots),
+        prefix_end=ends.prefix,
+    )
+    return attention_order(np.repeat(stream, slots), *windows)
 
 
 def with_segments(layout: RowLayout) -> TaskLayout:

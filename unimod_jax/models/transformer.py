@@ -10,7 +10,13 @@ import jax
 from flax import linen as nn
 
 from unimod_jax import mod
-from unimod_jax.layout import AttentionGeometry, RowLayout, Stream
+from unimod_jax.layout import (
+    AttentionGeometry,
+    RowLayout,
+    SequenceOrder,
+    Stream,
+    sequence_order,
+)
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.mot import BlockConfig, LayerCache, TransformerBlock, UntyingMap
 
@@ -21,10 +27,24 @@ type Hidden = dict[str, dict[str, jax.Array]]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class GroupGeometry:
-    """The geometry of one task group's streams, with its static layout."""
+    """The geometry of one task group's streams, with its static layout.
+
+    Attributes:
+      streams: stream -> geometry of its tokens.
+      layout: static.
+      order: of all these tokens, where attention reads them in sequence order; None
+        where it reads them as they are stored.
+    """
 
     streams: dict[str, AttentionGeometry]
     layout: RowLayout = dataclasses.field(metadata={"static": True})
+    order: SequenceOrder | None = None
+
+    def in_attention_order(self) -> "GroupGeometry":
+        """The same with the order that the layout chose: once for all layers."""
+        if self.layout.attention_order.name == "storage":
+            return self
+        return dataclasses.replace(self, order=sequence_order(self.streams))
 
 
 @jax.tree_util.register_dataclass
@@ -107,7 +127,7 @@ class Layer(nn.Module):
             route = self.design.routing.route_of(task)
             where = geometry[task]
             if route is None:
-                delta, cache = self.block(streams, where.streams, cache)
+                delta, cache = self.block(streams, where.streams, cache, where.order)
             elif route.skips_layer:
                 after[task] = streams
                 continue
@@ -136,8 +156,12 @@ class Layer(nn.Module):
             else {name: cache.room(name) for name in streams},
             received=received,
         )
+        in_order = where.order is not None
         delta, cache = mod.routed_delta(
-            lambda kept, at: self.block(kept, at, cache),
+            # The kept tokens have an order of their own.
+            lambda kept, at: self.block(
+                kept, at, cache, sequence_order(at) if in_order else None
+            ),
             streams,
             where.streams,
             chosen,
@@ -182,6 +206,10 @@ class Transformer(nn.Module):
         Returns:
           Hidden states of the same shapes; a report per run; the caches after it.
         """
+        if not caches:
+            geometry = {
+                task: where.in_attention_order() for task, where in geometry.items()
+            }
         body = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
         reports, after = [], []
         for index, (design, length) in enumerate(mod.runs(self.designs)):

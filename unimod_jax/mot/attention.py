@@ -1,42 +1,47 @@
 """Global attention over streams: queries of every modality see keys of every modality.
 
 The projections are untied; the softmax is one (2411.04996, equations 1-3). Streams are
-joined along the token axis only here, and the order they are joined in does not matter:
-what a token sees is decided by positions and windows.
+joined along the token axis only here, and the order of tokens does not matter: what one
+sees is decided by positions and windows. It matters to how many blocks a kernel visits,
+so where the layout says so, queries and keys are read in sequence order.
 """
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels import AttentionDropout, routed_attention
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
-from unimod_jax.layout import AttentionGeometry, apply_rotary
+from unimod_jax.layout import (
+    AttentionGeometry,
+    SequenceOrder,
+    apply_rotary,
+    join_order,
+)
 from unimod_jax.mot.kv_cache import Keys
 from unimod_jax.mot.towers import Streams
 
 type Geometry = dict[str, AttentionGeometry]
 
 
-def join(arrays: Streams, order: Sequence[str]) -> jax.Array:
-    """Concatenates streams along the token axis, in the given order."""
-    parts = [arrays[name] for name in order]
+def join(arrays: Streams) -> jax.Array:
+    """Concatenates streams along the token axis, by `join_order`."""
+    parts = [arrays[name] for name in join_order(arrays)]
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
 
 def split_like(joined: jax.Array, streams: Streams) -> Streams:
     """Cuts a joined array back into streams as long as the given ones."""
     pieces, start = {}, 0
-    for name, stream in streams.items():
-        pieces[name] = joined[:, start : start + stream.shape[1]]
-        start += stream.shape[1]
+    for name in join_order(streams):
+        end = start + streams[name].shape[1]
+        pieces[name] = joined[:, start:end]
+        start = end
     return pieces
 
 
-def join_geometry(geometry: Geometry, order: Sequence[str]) -> AttentionGeometry:
-    """Concatenates the streams' positions, windows and phases in the given order."""
-    parts = [geometry[name] for name in order]
+def join_geometry(geometry: Geometry) -> AttentionGeometry:
+    """Concatenates the streams' positions, windows and phases by `join_order`."""
+    parts = [geometry[name] for name in join_order(geometry)]
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=1), *parts)
@@ -51,9 +56,8 @@ def turned(heads: Streams, geometry: Geometry) -> Streams:
 
 def join_keys(key: Streams, value: Streams, geometry: Geometry) -> Keys:
     """The keys of one pass: rotated keys and values, stream -> [B, T, G, E]."""
-    order = tuple(key)
-    position = {name: geometry[name].position_BT for name in order}
-    return Keys(join(key, order), join(value, order), join(position, order))
+    position = {name: geometry[name].position_BT for name in key}
+    return Keys(join(key), join(value), join(position))
 
 
 def global_attention(
@@ -61,6 +65,7 @@ def global_attention(
     keys: Keys,
     geometry: Geometry,
     *,
+    order: SequenceOrder | None = None,
     dropout_rate: float = 0.0,
     dropout_seed: jax.Array | None = None,
 ) -> Streams:
@@ -70,14 +75,18 @@ def global_attention(
       query: stream -> [B, T, H, E], rotated.
       keys: of all streams, from `join_keys` or a cache; G dividing H.
       geometry: stream -> positions and windows of the queries.
+      order: of these tokens, to read queries and keys in; the keys are theirs, from
+        `join_keys`. None reads them as they come.
       dropout_rate: share of the attention probabilities to drop.
       dropout_seed: uint32 scalar; None drops nothing.
 
     Returns:
       stream -> [B, T, H, E].
     """
-    order = tuple(query)
-    where, q_BTHE = join_geometry(geometry, order), join(query, order)
+    where, q_BTHE = join_geometry(geometry), join(query)
+    if order is not None:
+        where = jax.tree.map(order.to_sequence, where)
+        q_BTHE, keys = jax.tree.map(order.to_sequence, (q_BTHE, keys))
     dropout = None
     if dropout_seed is not None:
         dropout = AttentionDropout(dropout_seed, where.position_BT, dropout_rate)
@@ -91,6 +100,8 @@ def global_attention(
         scale=q_BTHE.shape[-1] ** -0.5,
         dropout=dropout,
     )
+    if order is not None:
+        attended_BTHE = order.to_storage(attended_BTHE)
     return split_like(attended_BTHE, query)
 
 
@@ -109,9 +120,8 @@ def received_attention(query: Streams, key: Streams, geometry: Geometry) -> Stre
     Returns:
       stream -> float32 [B, T]; zero in empty slots, which nobody sees.
     """
-    order = tuple(query)
-    where, q_BTHE = join_geometry(geometry, order), join(query, order)
-    k_BSGE = join(key, order).astype(jnp.float32)
+    where, q_BTHE = join_geometry(geometry), join(query)
+    k_BSGE = join(key).astype(jnp.float32)
     B, T, _, E = q_BTHE.shape
     visible_BTS = visible_keys(
         where.window_start_BT, where.window_end_BT, where.position_BT

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from unimod_jax.layout import Stream
+from unimod_jax.layout import SequenceOrder, Stream
 from unimod_jax.mot.attention import (
     Geometry,
     global_attention,
@@ -82,7 +82,11 @@ class TransformerBlock(nn.Module):
         )
 
     def __call__(
-        self, streams: Streams, geometry: Geometry, cache: LayerCache | None = None
+        self,
+        streams: Streams,
+        geometry: Geometry,
+        cache: LayerCache | None = None,
+        order: SequenceOrder | None = None,
     ) -> tuple[Streams, LayerCache | None]:
         """What the block adds to each stream.
 
@@ -91,18 +95,24 @@ class TransformerBlock(nn.Module):
           geometry: stream -> positions, windows and phases of the same tokens.
           cache: keys and values of earlier tokens. The new tokens are appended, and
             see whatever their windows show them of it; None is a pass on its own.
+          order: of these tokens, for attention to read them in; None reads them as they
+            are stored, and so does a pass with a cache, whatever the order.
 
         Returns:
           stream -> [B, T, D], the delta; and the cache after these tokens, or None.
         """
-        order = _ORDERS[self.config.norm_order]
-        read = order.attention_input(self, streams)
-        mixed, cache = self.attend(read, geometry, cache)
+        norms = _ORDERS[self.config.norm_order]
+        read = norms.attention_input(self, streams)
+        mixed, cache = self.attend(read, geometry, cache, order)
         valid = {name: geometry[name].position_BT >= 0 for name in streams}
-        return order.delta(self, streams, read, mixed, valid), cache
+        return norms.delta(self, streams, read, mixed, valid), cache
 
     def attend(
-        self, streams: Streams, geometry: Geometry, cache: LayerCache | None
+        self,
+        streams: Streams,
+        geometry: Geometry,
+        cache: LayerCache | None,
+        order: SequenceOrder | None,
     ) -> tuple[Streams, LayerCache | None]:
         """The attention branch: projections in, global attention, projection out."""
         query, key = self._query_and_key(streams, geometry)
@@ -111,12 +121,12 @@ class TransformerBlock(nn.Module):
             keys = join_keys(key, value, geometry)
         else:
             cache = cache.append(key, value, geometry)
-            keys = cache.keys
+            keys, order = cache.keys, None
         rate, seed = self.config.attention_dropout, None
         if self._drops(rate):
             seed = jax.random.bits(self.make_rng("dropout"), (), jnp.uint32)
         attended = global_attention(
-            query, keys, geometry, dropout_rate=rate, dropout_seed=seed
+            query, keys, geometry, order=order, dropout_rate=rate, dropout_seed=seed
         )
         flat = {name: x.reshape(*x.shape[:2], -1) for name, x in attended.items()}
         return self.output(flat), cache
@@ -128,8 +138,8 @@ class TransformerBlock(nn.Module):
         analysis A); see `received_attention`. Call it as
         `block.apply(variables, streams, geometry, method="attention_received")`.
         """
-        order = _ORDERS[self.config.norm_order]
-        read = order.attention_input(self, streams)
+        norms = _ORDERS[self.config.norm_order]
+        read = norms.attention_input(self, streams)
         query, key = self._query_and_key(read, geometry)
         return received_attention(query, key, geometry)
 

@@ -118,6 +118,7 @@ class ImageDiffusion:
                 patch_size=sizes.patch_size,
                 bidirectional=(IMAGE,),
                 captioned_time=self.time_cap,
+                documents_per_row=sizes.interleaved_documents,
             )
         return layouts
 

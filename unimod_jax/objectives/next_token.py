@@ -87,6 +87,7 @@ class NextToken:
                 streams,
                 sizes.interleaved_slots,
                 line_length=sizes.image_line,
+                documents_per_row=sizes.interleaved_documents,
             )
         return layouts
 

@@ -42,6 +42,7 @@ class SequenceSizes:
       patch_size: P, values of a continuous patch.
       interleaved_slots: (modality, slots) of rows of packed documents; empty without
         such rows.
+      interleaved_documents: about how many documents such a row packs.
     """
 
     caption_tokens: int
@@ -50,6 +51,7 @@ class SequenceSizes:
     image_line: int = 0
     patch_size: int = 0
     interleaved_slots: Slots = ()
+    interleaved_documents: int = 1
 
     @property
     def image_slots(self) -> int:

@@ -42,6 +42,7 @@ _SIZES = SequenceSizes(
     image_tokens=1024,
     image_patches=0,
     interleaved_slots=((TEXT, 2048), (IMAGE, 2048)),
+    interleaved_documents=2,
 )
 _SPEECH_SIZES = dataclasses.replace(
     _SIZES, interleaved_slots=((TEXT, 1472), (IMAGE, 2048), (SPEECH, 576))
@@ -95,7 +96,8 @@ _SOURCES = {
     "sizes": (
         "4,096-token rows with as many text as image tokens and images of 1,024 "
         "codes: MoT (2411.04996, section 3.2). Prompts of 125 tokens, so that rows of "
-        "one image have 9 x 128 slots: own choice."
+        "one image have 9 x 128 slots, and two documents of one image each in "
+        "interleaved rows: own choice."
     ),
     "unimod": ROUTING_SOURCE,
     "typical_text_tokens": TEXT_SOURCE,
@@ -116,7 +118,8 @@ _SPEECH_SOURCES = {
     "sizes": (
         "4,096-token rows: MoT (2411.04996, section 3.3), which samples speech data "
         "one to six with the rest; 576 speech slots are a seventh in multiples of 64, "
-        "two whole images take 2,048 and text the other 1,472: own choice."
+        "two whole images, one a document, take 2,048 and text the other 1,472: own "
+        "choice."
     ),
     "model": (
         f"{_SOURCES['model']} With speech, 500 units (MoT, section 3.3) and 2 markers "
@@ -141,7 +144,8 @@ _RELEASED_SOURCES = {
     "objective": f"{_OBJECTIVE}; z-loss of 1e-5: {_PAPER}.",
     "sizes": (
         "Context of 4,096 tokens and images of 1,024 codes: Chameleon (2405.09818, "
-        "section 2). Half text, half image and prompts of 125 tokens: own choice."
+        "section 2). Half text, half image, two documents of one image each and "
+        "prompts of 125 tokens: own choice."
     ),
 }
 

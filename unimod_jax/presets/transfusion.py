@@ -27,6 +27,7 @@ _SIZES = SequenceSizes(
     image_patches=_IMAGE_PATCHES,
     patch_size=_PATCH_SIZE,
     interleaved_slots=((TEXT, 2048), (IMAGE, 2048)),
+    interleaved_documents=8,
 )
 
 _RECIPE = Recipe(
@@ -54,7 +55,7 @@ _SOURCES = {
         "256 patches of 2 x 2 x 8 latents an image, rows of 4,096 tokens, as many text "
         "as image tokens: Transfusion (2408.11039, section 3) and MoT (2411.04996, "
         "section 3.4.1). Prompts of 125 tokens, so that rows of one image have 3 x 128 "
-        "slots: own choice."
+        "slots, and eight documents of one image each in interleaved rows: own choice."
     ),
     "unimod": ROUTING_SOURCE,
     "typical_text_tokens": TEXT_SOURCE,

@@ -190,7 +190,9 @@ class Assembly:
         continuous = self.experiment.objective.continuous_images
         image_slots = data.num_patches if continuous else sizes.image_slots
         return dataclasses.replace(
-            sizes, interleaved_slots=worst_case_slots(data, image_slots)
+            sizes,
+            interleaved_slots=worst_case_slots(data, image_slots),
+            interleaved_documents=data.documents_per_row,
         )
 
     @functools.cached_property

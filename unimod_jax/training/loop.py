@@ -117,6 +117,8 @@ def train(experiment: Experiment, run_dir: Path) -> RunDirectory:
     records = open_split(experiment.data, experiment.data.train_split)
     layouts, rows = assembly.layouts, assembly.rows
     run.claim(experiment)
+    for task, layout in layouts.items():
+        logger.info("%s rows: %s", task, layout.attention_order)
     tokenizer = open_tokenizer(run, assembly, records)
     dataset = training_batches(
         experiment.data,
