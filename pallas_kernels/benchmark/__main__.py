@@ -27,6 +27,7 @@ from pallas_kernels.benchmark.compiled_memory import (
     memory_report,
 )
 from pallas_kernels.benchmark.contenders import TOLERANCE
+from pallas_kernels.benchmark.moves import CASES, moves_figures, moves_report
 from pallas_kernels.benchmark.provenance import provenance
 from pallas_kernels.benchmark.schedule import (
     BLOCKS,
@@ -34,6 +35,7 @@ from pallas_kernels.benchmark.schedule import (
     schedule_report,
     schedule_table,
 )
+from pallas_kernels.benchmark.timing import Budget
 from pallas_kernels.benchmark.visibility_cases import Heads, visibility_cases
 from pallas_kernels.device import current_device
 
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.device:
         jax.config.update("jax_platforms", _PLATFORMS[options.device])
     try:
-        results = _schedule() if options.schedule else _attention(options)
+        suite = {None: _schedule, "attention": _attention, "moves": _moves}
+        results = suite[options.suite](options)
     except ValueError as error:
         raise SystemExit(str(error)) from None
     results = provenance(_MODULE, arguments) | results
@@ -65,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--schedule", action="store_true", help="count the blocks that kernels visit"
     )
-    what.add_argument("--suite", choices=["attention"], help="time and check")
+    what.add_argument(
+        "--suite",
+        choices=["attention", "moves"],
+        help="time and check attention; time a routed layer's gathers",
+    )
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--device", choices=_PLATFORMS, help="default: JAX's own")
     parser.add_argument("--quick", action="store_true", help="few cases and repeats")
@@ -81,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _schedule() -> dict[str, Any]:
+def _schedule(options: argparse.Namespace) -> dict[str, Any]:
+    del options
     cases = visibility_cases()
     results = schedule_report(cases)
     print(schedule_table(results))
@@ -120,6 +128,23 @@ def _attention(options: argparse.Namespace) -> dict[str, Any]:
         "results": records,
         "memory": memory,
         "figures": attention_figures(records, implementations) | memory_figures(memory),
+    }
+
+
+def _moves(options: argparse.Namespace) -> dict[str, Any]:
+    is_cpu = current_device().platform == "cpu"
+    dtype = "float32" if is_cpu else "bfloat16"
+    repeats = 3 if options.quick else 9
+    budget = Budget(options.budget or 300.0)
+    cases = CASES[:1] if options.quick else CASES
+    records = moves_report(cases, dtype=dtype, repeats=repeats, budget=budget)
+    figures = moves_figures(records)
+    for name, ratio in figures.items():
+        print(f"{name:<55}{ratio:>8.3f}")
+    return {
+        "config": {"dtype": dtype, "repeats": repeats, "budget": budget.report()},
+        "results": records,
+        "figures": figures,
     }
 
 
