@@ -1,13 +1,14 @@
-# Every target sets up what it needs: a .venv with Python >= 3.12 and pinned packages.
-# Stamps in .venv remember which requirements files are installed, so a second run
+# Every target sets up what it needs: a .venv with Python >= 3.12 and pinned packages,
+# or for test-compile a .venv-compile with the compilers of chips that are not there.
+# Stamps in them remember which requirements files are installed, so a second run
 # installs nothing and a changed file installs the difference.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test lint format clean help FORCE
+.PHONY: demo test test-compile lint format clean help FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-# Which Python makes the .venv; by default the first of these that is new enough.
+# Which Python makes an environment; by default the first of these that is new enough.
 PYTHON ?=
 PYTEST_ARGS ?=
 WORKERS ?= 2
@@ -16,13 +17,15 @@ override candidates := $(if $(PYTHON),"$(PYTHON)",python3.12 python3 python)
 override venv_python := .venv/bin/python
 override is_new_enough := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 12))
 
-# A .venv that does not start, or whose last installation was interrupted, is not
-# trusted: its stamps count as old and `install` builds it anew.
-override is_healthy := [ ! -e .venv/.installing ] \
-  && $(venv_python) -c 'import pip, sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null
-override unhealthy := $(shell $(is_healthy) || echo FORCE)
+# $(call is_healthy,folder), $(call unhealthy,folder): an environment that does not
+# start, or whose last installation was interrupted, is not trusted: its stamps count as
+# old and `install` builds it anew.
+override is_healthy = [ ! -e $(1)/.installing ] \
+  && $(1)/bin/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null
+override unhealthy = $(shell $(is_healthy) || echo FORCE)
 
-# $(call install,requirements file): into the .venv, which is created when needed.
+# $(call install,folder,requirements file): into the environment in that folder, which
+# is created when needed.
 define install
 if ! { $(is_healthy); }; then \
   for candidate in $(candidates); do \
@@ -32,23 +35,27 @@ if ! { $(is_healthy); }; then \
     echo 'No usable Python >= 3.12 (with its venv module) among: $(subst ",,$(candidates)); install one, or name one with "make PYTHON=/path/to/python3.12".' >&2; \
     exit 1; \
   fi; \
-  rm -rf .venv && mkdir .venv && touch .venv/.installing \
-    && "$$chosen" -m venv .venv || exit 1; \
+  rm -rf $(1) && mkdir $(1) && touch $(1)/.installing \
+    && "$$chosen" -m venv $(1) || exit 1; \
 fi; \
-echo 'Installing $(1) into .venv (a minute or two, once) ...' >&2; \
-touch .venv/.installing \
-  && $(venv_python) -m pip install -q --disable-pip-version-check -r $(1) >&2 \
-  && rm .venv/.installing
+echo 'Installing $(2) into $(1) (a minute or two, once) ...' >&2; \
+touch $(1)/.installing \
+  && $(1)/bin/python -m pip install -q --disable-pip-version-check -r $(2) >&2 \
+  && rm $(1)/.installing
 endef
 
-.venv/.demo-stamp: requirements.txt $(unhealthy)
-	@$(call install,requirements.txt)
+.venv/.demo-stamp: requirements.txt $(call unhealthy,.venv)
+	@$(call install,.venv,requirements.txt)
 	@touch $@
 
 # The development requirements contain the others, so both stamps are fresh after.
-.venv/.test-stamp: requirements.txt requirements-dev.txt $(unhealthy)
-	@$(call install,requirements-dev.txt)
+.venv/.test-stamp: requirements.txt requirements-dev.txt $(call unhealthy,.venv)
+	@$(call install,.venv,requirements-dev.txt)
 	@touch .venv/.demo-stamp $@
+
+.venv-compile/.stamp: requirements-compile.txt $(call unhealthy,.venv-compile)
+	@$(call install,.venv-compile,requirements-compile.txt)
+	@touch $@
 
 FORCE:
 
@@ -57,6 +64,9 @@ demo: .venv/.demo-stamp ## train a toy on this machine; the last line is its rep
 
 test: lint ## lint, type check, and test; PYTEST_ARGS="-k name" narrows the tests
 	@$(venv_python) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+test-compile: .venv-compile/.stamp ## compile the kernels for TPUs and GPUs that are not there
+	@.venv-compile/bin/python -m pytest -m compile -n $(WORKERS) tests/compile $(PYTEST_ARGS)
 
 lint: .venv/.test-stamp ## ruff check, ruff format --check, basedpyright
 	@$(venv_python) -m ruff check -q
@@ -67,9 +77,10 @@ format: .venv/.test-stamp ## let ruff sort the imports and format the code
 	@$(venv_python) -m ruff check -q --select I --fix
 	@$(venv_python) -m ruff format -q
 
-clean: ## remove the .venv, caches, and build output; runs/ and data/ stay
-	@rm -rf .venv .pytest_cache .ruff_cache .hypothesis .cache build dist *.egg-info
+clean: ## remove .venv, .venv-compile, caches, and build output; runs/ and data/ stay
+	@rm -rf .venv .venv-compile .pytest_cache .ruff_cache .hypothesis .cache build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' $(firstword $(MAKEFILE_LIST)) \
+	  | expand -t 20
