@@ -310,13 +310,15 @@ def light_rooms_import_alone(path: str, source: str) -> Iterator[str]:
 
 
 def models_have_one_attention(path: str, source: str) -> Iterator[str]:
-    """Only `mot.attention` calls the kernels, and nobody calls another attention."""
+    """Only `mot.attention` calls the kernels, and no model calls another attention."""
+    if not path.startswith("unimod_jax/"):
+        return
     for node in ast.walk(ast.parse(source)):
         names = {name for _, name in imports(node, path)}
         kernels = any(
             is_or_in(name, "pallas_kernels.routed_attention") for name in names
         )
-        if kernels and path != ATTENTION and path.startswith("unimod_jax/"):
+        if kernels and path != ATTENTION:
             yield f"{path}:{node.lineno}: only {ATTENTION} calls attention."
         used = {name.split(".")[-1] for name in names}
         used |= {node.attr} if isinstance(node, ast.Attribute) else set()
@@ -436,7 +438,7 @@ def _enclosed_kernel(lines: int) -> str:
         (models_have_one_attention, MOT, "from pallas_kernels import routed_attention"),
         (models_have_one_attention, MOT, "import pallas_kernels.routed_attention.api"),
         (models_have_one_attention, MOT, "x = jax.nn.dot_product_attention(q, k, v)"),
-        (models_have_one_attention, KERNEL, "from flax.linen import SelfAttention"),
+        (models_have_one_attention, MOT, "from flax.linen import SelfAttention"),
         (light_rooms_import_alone, MOT, "import orbax.checkpoint as ocp"),
         (light_rooms_import_alone, KERNEL, "try:\n  import rich\nexcept E: pass"),
         (light_rooms_import_alone, MOT, "class C:\n  from grain import MapDataset"),

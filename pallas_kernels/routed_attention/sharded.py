@@ -39,14 +39,7 @@ def per_shard(
     Returns:
       `[B, T, H, E]`.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    sizes = {
-        name: size
-        for name, size, kind in zip(
-            mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True
-        )
-        if kind != AxisType.Manual
-    }
+    sizes = _axes_to_split()
     if math.prod(sizes.values()) == 1:
         return attend(*arrays, **options)
     q, k, v, *visibility = arrays
@@ -81,6 +74,13 @@ def per_shard(
         axis_names=set(sizes),
         check_vma=False,  # a Pallas kernel does not say over which axes it varies
     )(q, k, v, *visibility, dropout)
+
+
+def _axes_to_split() -> dict[str, int]:
+    """Return the size of each mesh axis in context that no `jax.shard_map` has split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
+    return {name: size for name, size, kind in axes if kind != AxisType.Manual}
 
 
 def _dividing(
