@@ -127,11 +127,14 @@ def _attention(constants: _Constants, *arrays: jax.Array) -> jax.Array:
 
 
 def _attention_forward(constants: _Constants, *arrays: jax.Array) -> tuple:
+    q_BTHE, k_BSGE, v_BSGE = arrays[:3]
     visibility = _Visibility(*arrays[3:])
     options = constants.of(constants.blocks.forward)
     schedule = _schedule(visibility, options.blocks)
-    padded = _padded(visibility, options.blocks)
-    out_BTHE, log_sum_exp_BHT = forward(options, *arrays[:3], *padded, schedule)
+    window_BWT, key_position_BS = _padded(visibility, options.blocks)
+    out_BTHE, log_sum_exp_BHT = forward(
+        options, q_BTHE, k_BSGE, v_BSGE, window_BWT, key_position_BS, schedule
+    )
     return out_BTHE, (*arrays, out_BTHE, log_sum_exp_BHT)
 
 

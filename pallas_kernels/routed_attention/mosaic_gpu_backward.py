@@ -21,6 +21,7 @@ from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
     LOG2_E,
     PER_OWNED,
     PER_VISITED,
+    Accumulator,
     Options,
     as_operand,
     await_free,
@@ -157,7 +158,7 @@ def _query_gradient_kernel(
                 plgpu.barrier_arrive(ring.v_free.at[slot])
                 return weight * (dweight - per_owned(delta, dweight))
 
-            tile = plgpu.ACC((rows, key_block), jnp.float32)
+            tile = Accumulator((rows, key_block), jnp.float32)
             return pl.run_scoped(multiply, tile, tile)
 
         def accumulate(dq_acc) -> jax.Array:
@@ -175,7 +176,7 @@ def _query_gradient_kernel(
             lax.fori_loop(num_whole, num_visited, visit_partial, ())
             return dq_acc[...]
 
-        dq = pl.run_scoped(accumulate, plgpu.ACC((rows, head_dim), jnp.float32))
+        dq = pl.run_scoped(accumulate, Accumulator((rows, head_dim), jnp.float32))
         own_q[...] = (dq * options.scale).astype(q_smem.dtype)
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(own_q, dq_ref.at[row, queries, head])
@@ -345,7 +346,7 @@ def _key_gradients_kernel(
                     delta = load(statistics_smem.at[slot, 1])
                     return weight * (dweight - per_visited(delta, dweight))
 
-                tile = plgpu.ACC((rows, query_block), jnp.float32)
+                tile = Accumulator((rows, query_block), jnp.float32)
                 dscore = pl.run_scoped(multiply, tile, tile).astype(k_smem.dtype)
                 plgpu.wgmma(dk_acc, operand(dscore), q_smem.at[slot])
                 plgpu.wgmma_wait(1)
@@ -370,7 +371,7 @@ def _key_gradients_kernel(
             lax.fori_loop(0, group, visit_queries_of_head, ())
             return dk_acc[...], dv_acc[...]
 
-        accumulator = plgpu.ACC((rows, head_dim), jnp.float32)
+        accumulator = Accumulator((rows, head_dim), jnp.float32)
         dk, dv = pl.run_scoped(accumulate, accumulator, accumulator)
         own_k[...] = (dk * options.scale).astype(k_smem.dtype)
         own_v[...] = dv.astype(v_smem.dtype)

@@ -22,6 +22,7 @@ from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
     PER_OWNED,
     PER_VISITED,
     TILE,
+    Accumulator,
     Options,
     as_operand,
     fetch_keys,
@@ -158,7 +159,7 @@ def _forward_kernel(
                 next_turn()
                 return score_acc[...]
 
-            score = pl.run_scoped(multiply, plgpu.ACC((rows, key_block), jnp.float32))
+            score = pl.run_scoped(multiply, Accumulator((rows, key_block), jnp.float32))
             if whole:
                 plgpu.barrier_arrive(ring.k_free.at[slot])
                 # The scale costs nothing: it fuses with the subtraction.
@@ -195,7 +196,7 @@ def _forward_kernel(
                 plgpu.wgmma(value_acc, operand(weight), ring.v.at[slot])
                 return value_acc[...]
 
-            addend = pl.run_scoped(multiply, plgpu.ACC((rows, head_dim), jnp.float32))
+            addend = pl.run_scoped(multiply, Accumulator((rows, head_dim), jnp.float32))
             plgpu.barrier_arrive(ring.v_free.at[slot])
             return highest, total, value * per_owned(shrink, value) + addend
 

@@ -8,7 +8,9 @@ has two barriers: `ready` (its bytes have come) and `free` (every compute warpgr
 read them).
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,6 +34,9 @@ LOG2_E = math.log2(math.e)
 TILE = plgpu.Layout.WGMMA
 PER_OWNED = TILE.reduce(1)
 PER_VISITED = TILE.reduce(0)
+
+# JAX documents this name but does not mark it as exported.
+Accumulator = plgpu.ACC  # pyright: ignore[reportPrivateImportUsage]
 
 # A chip's multiprocessor has 512 registers for each of 128 threads: all warpgroups of a
 # program start with equal shares, in steps of 8. The one that fetches keeps this many
@@ -73,7 +78,7 @@ class Options(NamedTuple):
         return self.blocks.warps // WARPS_PER_WARPGROUP
 
 
-def zeros(shape: tuple[int, ...], layout: plgpu.Layout) -> jax.Array:
+def zeros(shape: tuple[int, ...], layout: Any) -> jax.Array:
     """Return float32 zeros in registers."""
     return plgpu.layout_cast(jnp.zeros(shape, jnp.float32), layout)
 
@@ -93,11 +98,8 @@ def masked(score: jax.Array, *comparisons: tuple[jax.Array, jax.Array]) -> jax.A
 
     Nearly: `INVISIBLE_SCORE` is finite, and its weight still is exactly zero.
     """
-    visible = None
-    for first, second in comparisons:
-        holds = first <= second
-        visible = holds if visible is None else visible & holds
-    return jnp.where(visible, score, INVISIBLE_SCORE)
+    holds = (first <= second for first, second in comparisons)
+    return jnp.where(functools.reduce(operator.and_, holds), score, INVISIBLE_SCORE)
 
 
 def as_operand(scratch: tuple, warpgroup: jax.Array) -> Callable:
@@ -234,7 +236,7 @@ def launch(
     kernel: Callable,
     options: Options,
     *,
-    out_type: tuple,
+    out_type: Any,
     scratch_types: tuple,
     grid: tuple[int, int, int],
 ) -> Callable:

@@ -42,7 +42,7 @@ def per_shard(
     sizes = _axes_to_split()
     if math.prod(sizes.values()) == 1:
         return attend(*arrays, **options)
-    q, k, v, *visibility = arrays
+    q, k, v, start, end, position = arrays
     row_axes = _dividing(ROW_AXES, sizes, q.shape[0])
     head_axes = _dividing(HEAD_AXES, sizes, q.shape[2])
     num_shards = math.prod(sizes[name] for name in head_axes)
@@ -73,11 +73,11 @@ def per_shard(
         out_specs=heads,
         axis_names=set(sizes),
         check_vma=False,  # a Pallas kernel does not say over which axes it varies
-    )(q, k, v, *visibility, dropout)
+    )(q, k, v, start, end, position, dropout)
 
 
 def _axes_to_split() -> dict[str, int]:
-    """Return the size of each mesh axis in context that no `jax.shard_map` has split."""
+    """Return the sizes of the mesh axes that no `jax.shard_map` around has split."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
     return {name: size for name, size, kind in axes if kind != AxisType.Manual}

@@ -12,7 +12,7 @@ for an A100. It is kept to this file and its `triton_kernels.py`, which leave wi
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -191,7 +191,7 @@ def _attention_backward(
 _attention.defvjp(_attention_forward, _attention_backward)
 
 
-def _cut(constants: _Constants, blocks: Blocks, arrays: tuple[jax.Array, ...]) -> Cut:
+def _cut(constants: _Constants, blocks: Blocks, arrays: Sequence[jax.Array]) -> Cut:
     """Cut one pass, with no block twice as long as its tokens."""
     _, num_queries, num_heads, head_dim = arrays[0].shape
     _, num_keys, num_kv_heads, _ = arrays[1].shape
@@ -212,7 +212,7 @@ def _cut(constants: _Constants, blocks: Blocks, arrays: tuple[jax.Array, ...]) -
     )
 
 
-def _pairs(cut: Cut, arrays: tuple[jax.Array, ...]) -> BlockMap:
+def _pairs(cut: Cut, arrays: Sequence[jax.Array]) -> BlockMap:
     query_block, key_block = cut.blocks.query, cut.blocks.key
     return block_map(*arrays[3:], query_block=query_block, key_block=key_block)
 

@@ -144,7 +144,8 @@ def _attention_forward(constants: _Constants, *arrays) -> tuple:
     key_chunks = _key_chunks(keys, constants.blocks.key)
 
     def attend(scanned: tuple) -> tuple:
-        return _attend_query_chunk(constants, *scanned, key_chunks)
+        query_chunk, schedule = scanned
+        return _attend_query_chunk(constants, query_chunk, schedule, key_chunks)
 
     query_chunks = _query_chunks(queries, keys.k.shape[2], constants.blocks.query)
     out, log_sum_exp = jax.lax.map(attend, (query_chunks, _schedule(pairs)))
