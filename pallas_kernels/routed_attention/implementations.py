@@ -14,12 +14,12 @@ NAMES = ("reference", "xla_chunked", "mosaic_tpu", "mosaic_gpu", "triton")
 # The kernels of a platform, fastest first where they serve a case.
 _KERNELS = {"tpu": ("mosaic_tpu",), "gpu": ("mosaic_gpu", "triton")}
 
-# Largest T x S for which the reference is chosen automatically. Measured 2026-11-21 on
-# 2 CPU cores (float32, causal, forward and backward): reference against xla_chunked
-# took 26 against 24 ms at 128 x 128, 38 against 39 at 256 x 256, 108 against 68 at
-# 512 x 512 and 130 against 48 at 1024 x 1024. Of the sizes that tie, the reference gets
-# those with one chunk of keys, where chunking saves no memory. Kernels have nothing to
-# skip there either: a decoded token, or a few kept ones, are one plain product.
+# Largest T x S for which the reference is chosen automatically. Measured 2026-11-22 on
+# 2 CPU cores (float32, causal, forward and backward, 4 to 16 rows x heads): xla_chunked
+# took 1.0 to 1.1 times as long as the reference at 96 x 96, 0.75 to 0.96 at 128 x 128,
+# 0.7 to 0.9 at 256 x 256 and 0.4 to 0.6 at 512 x 512. At the tie the reference is
+# simpler to compile. Kernels have nothing to skip there either: a decoded token, or a
+# few kept ones, are one plain product.
 LARGEST_REFERENCE_SCORES = 128 * 128
 
 
