@@ -18,7 +18,6 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.routed_attention.block_bounds import BlockSchedule
 from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
-    LOG2_E,
     PER_OWNED,
     PER_VISITED,
     Accumulator,
@@ -37,6 +36,7 @@ from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
     slot_of,
     split_warpgroups,
 )
+from pallas_kernels.routed_attention.online_softmax import LOG2_E
 
 
 def query_gradient(

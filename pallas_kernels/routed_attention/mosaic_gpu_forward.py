@@ -18,7 +18,6 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from pallas_kernels.routed_attention.block_bounds import BlockSchedule
 from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
-    LOG2_E,
     PER_OWNED,
     PER_VISITED,
     TILE,
@@ -36,11 +35,7 @@ from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
     split_warpgroups,
     zeros,
 )
-from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE
-
-# Where the running maximum starts: below every score, and so far above the score of an
-# invisible key that the latter has weight zero while no visible one has been met.
-_LOWEST_MAXIMUM = INVISIBLE_SCORE / 2
+from pallas_kernels.routed_attention.online_softmax import LOG2_E, LOWEST_MAXIMUM
 
 
 def forward(
@@ -201,7 +196,7 @@ def _forward_kernel(
             return highest, total, value * per_owned(shrink, value) + addend
 
         running = (
-            zeros((rows,), PER_OWNED) + _LOWEST_MAXIMUM,
+            zeros((rows,), PER_OWNED) + LOWEST_MAXIMUM,
             zeros((rows,), PER_OWNED),
             zeros((rows, head_dim), TILE),
         )

@@ -9,7 +9,6 @@ read them).
 """
 
 import functools
-import math
 import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -26,9 +25,6 @@ from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE
 # Rows of one wgmma instruction: what a warpgroup of 4 warps owns is a multiple of it.
 WGMMA_ROWS = 64
 WARPS_PER_WARPGROUP = 4
-
-# The softmax runs in base 2, the base of the chip's exponential.
-LOG2_E = math.log2(math.e)
 
 # How a warpgroup holds a score tile, and one number per row or per column of it.
 TILE = plgpu.Layout.WGMMA

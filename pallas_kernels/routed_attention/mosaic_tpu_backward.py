@@ -18,7 +18,6 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.routed_attention.block_sizes import Blocks
 from pallas_kernels.routed_attention.mosaic_tpu_block import (
-    LOG2_E,
     mask_scores,
     product,
     spread,
@@ -33,6 +32,7 @@ from pallas_kernels.routed_attention.mosaic_tpu_work import (
     WorkList,
     pair_specs,
 )
+from pallas_kernels.routed_attention.online_softmax import LOG2_E
 
 
 class BackwardArrays(NamedTuple):

@@ -7,15 +7,11 @@ between lanes once, and then repeated for wider blocks without moving anything.
 Legend: Q queries and K keys of a block, L = 128 lanes, E head dimension.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from pallas_kernels.routed_attention.mosaic_tpu_layout import LANES
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE
-
-LOG2_E = math.log2(math.e)
 
 
 def product(a: jax.Array, b: jax.Array, *, contract: tuple[int, int]) -> jax.Array:

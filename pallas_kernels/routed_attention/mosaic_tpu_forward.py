@@ -18,7 +18,6 @@ from jax.experimental.pallas import tpu as pltpu
 
 from pallas_kernels.routed_attention.block_sizes import Blocks
 from pallas_kernels.routed_attention.mosaic_tpu_block import (
-    LOG2_E,
     mask_scores,
     product,
     spread,
@@ -33,11 +32,8 @@ from pallas_kernels.routed_attention.mosaic_tpu_work import (
     WorkList,
     pair_specs,
 )
+from pallas_kernels.routed_attention.online_softmax import LOG2_E, LOWEST_MAXIMUM
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE
-
-# Far below every score, and as far above that of an invisible key: a weight relative to
-# it is exactly 0 until a visible key comes.
-_NOTHING_SEEN = INVISIBLE_SCORE / 2
 
 # The log-sum-exp of a query that sees nothing: all its weights are then exactly 0.
 NO_WEIGHTS = -INVISIBLE_SCORE
@@ -72,7 +68,7 @@ def forward_kernel(words, *references, scale: float) -> None:
     @pl.when(word & FIRST != 0)
     def _start():
         spread(block.windows[...], running.window_start, running.window_length)
-        running.maximum[...] = jnp.full_like(running.maximum, _NOTHING_SEEN)
+        running.maximum[...] = jnp.full_like(running.maximum, LOWEST_MAXIMUM)
         running.sum[...] = jnp.zeros_like(running.sum)
         running.value[...] = jnp.zeros_like(running.value)
 

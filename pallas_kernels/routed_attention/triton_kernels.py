@@ -10,7 +10,6 @@ one block of queries and keys; E counts whole lanes, the next power of 2.
 """
 
 import functools
-import math
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -21,13 +20,11 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as pallas_triton
 
 from pallas_kernels.routed_attention.block_sizes import Blocks
+from pallas_kernels.routed_attention.online_softmax import LOG2_E
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE
 
 # The least a tensor core multiplies in each direction.
 SMALLEST_BLOCK = 16
-
-# GPUs have an instruction for 2^x, not for e^x: weights are powers of 2.
-_LOG2_E = math.log2(math.e)
 
 # Where running maxima start: below every product of q and k, and so far above
 # INVISIBLE_SCORE that an invisible weight is 0 without a second mask.
@@ -65,7 +62,7 @@ class Cut(NamedTuple):
     @property
     def power_scale(self) -> float:
         """The factor from a product of q and k to the exponent of 2."""
-        return self.scale * _LOG2_E
+        return self.scale * LOG2_E
 
     def queries(self, block: jax.Array) -> "Span":
         """The tokens of a block of queries."""
@@ -143,12 +140,7 @@ def forward_kernel(
         keys = cut.keys(key_block, is_whole=windows is None)
         k_KE = _load_head(k_ref, kv_head, keys, cut)
         v_KE = _load_head(v_ref, kv_head, keys, cut)
-        score_QK = _dot(q_QE, k_KE, (1, 1))
-        if windows is not None:
-            start_Q, end_Q = windows
-            position_1K = _load_tokens(key_position_ref, keys, other=-1)[None, :]
-            visible_QK = _visible(start_Q[:, None], end_Q[:, None], position_1K)
-            score_QK = jnp.where(visible_QK, score_QK, INVISIBLE_SCORE)
+        score_QK = _score(q_QE, k_KE, windows, key_position_ref, keys)
         new_max_Q = jnp.maximum(max_Q, jnp.max(score_QK, axis=1))
         offset_Q = new_max_Q * cut.power_scale
         weight_QK = power(score_QK, cut.power_scale, offset_Q[:, None])
@@ -204,12 +196,7 @@ def query_gradient_kernel(
         keys = cut.keys(key_block, is_whole=windows is None)
         k_KE = _load_head(k_ref, kv_head, keys, cut)
         v_KE = _load_head(v_ref, kv_head, keys, cut)
-        score_QK = _dot(q_QE, k_KE, (1, 1))
-        if windows is not None:
-            start_Q, end_Q = windows
-            position_1K = _load_tokens(key_position_ref, keys, other=-1)[None, :]
-            visible_QK = _visible(start_Q[:, None], end_Q[:, None], position_1K)
-            score_QK = jnp.where(visible_QK, score_QK, INVISIBLE_SCORE)
+        score_QK = _score(q_QE, k_KE, windows, key_position_ref, keys)
         weight_QK = power(score_QK, cut.power_scale, log_sum_exp_Q1)
         dscore_QK = weight_QK * (_dot(dout_QE, v_KE, (1, 1)) - delta_Q1)
         return dq_QE + _dot(dscore_QK.astype(k_KE.dtype), k_KE, (1, 0))
@@ -317,6 +304,19 @@ def _walk(
     carried = jax.lax.fori_loop(0, num_whole, step, (inner_ref[block, 0], carry))
     step = functools.partial(step, own=load_own())
     return jax.lax.fori_loop(num_whole, num_visited, step, carried)[1]
+
+
+def _score(
+    q_QE: jax.Array, k_KE: jax.Array, windows: tuple | None, position_ref, keys: Span
+) -> jax.Array:
+    """Score keys for queries, masked by their windows; without any, all are seen."""
+    score_QK = _dot(q_QE, k_KE, (1, 1))
+    if windows is None:
+        return score_QK
+    start_Q, end_Q = windows
+    position_1K = _load_tokens(position_ref, keys, other=-1)[None, :]
+    visible_QK = _visible(start_Q[:, None], end_Q[:, None], position_1K)
+    return jnp.where(visible_QK, score_QK, INVISIBLE_SCORE)
 
 
 def _visible(start: jax.Array, end: jax.Array, position: jax.Array) -> jax.Array:

@@ -38,11 +38,8 @@ from pallas_kernels.routed_attention.dropout import (
     dropping,
     query_codes,
 )
+from pallas_kernels.routed_attention.online_softmax import LOWEST_MAXIMUM
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
-
-# The first running maximum: above INVISIBLE_SCORE by so much that an invisible key has
-# weight exp(-1.7e38) = 0 from the start, and below every score there can be.
-_LOWEST_MAXIMUM = INVISIBLE_SCORE / 2
 
 # Up to so many queries and keys are one block unless the caller cuts them. Measured
 # 2026-11-22 on 2 CPU cores, T = S = 192 and 256, float32, causal, packed and fully
@@ -259,7 +256,7 @@ def _attend_query_chunk(
 
     shape = queries.q.shape
     zeros = jnp.zeros(shape[:-1], jnp.float32)
-    start = (zeros + _LOWEST_MAXIMUM, zeros, jnp.zeros(shape, jnp.float32))
+    start = (zeros + LOWEST_MAXIMUM, zeros, jnp.zeros(shape, jnp.float32))
     max_BGRQ, sum_BGRQ, value_BGRQE = _visit(schedule, visit_key_chunk, start)
     # A query that sees nothing has sum 0 and value 0: any positive divisor gives zero.
     sum_BGRQ = jnp.where(sum_BGRQ > 0.0, sum_BGRQ, 1.0)

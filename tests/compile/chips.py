@@ -111,15 +111,18 @@ def _devices(chip: Chip) -> list:
             topology="1x1x1",
         )
         return topology.devices
+    return tpu_devices(chip.topology, **_TPU_OPTIONS.get(chip.name, {}))
+
+
+def tpu_devices(topology: str, **options: str) -> list:
+    """The devices of a slice such as "v5e:2x2", to compile for."""
     # Test workers load libtpu side by side, and no cloud is asked which TPU this is.
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    topology = topologies.get_topology_desc(
-        platform="tpu",
-        topology_name=chip.topology,
-        **_TPU_OPTIONS.get(chip.name, {}),
+    described = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, **options
     )
-    return topology.devices
+    return described.devices
 
 
 def _compiler_options(chip: Chip) -> dict[str, str | int]:

@@ -3,16 +3,13 @@
 Also on several chips at once, where every chip runs it on its own rows and heads.
 """
 
-import os
-
 import jax
 import numpy as np
 import pytest
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from pallas_kernels.routed_attention.shapes import attention_shape
-from tests.compile.chips import A100, H200, TPUS, compile_for
+from tests.compile.chips import A100, H200, TPUS, compile_for, tpu_devices
 from tests.compile.programs import arguments, kernel_calls, training
 
 pytestmark = pytest.mark.compile
@@ -36,10 +33,7 @@ def test_the_fastest_kernel_of_the_chip_is_taken(chip, dtype):
 
 
 def test_four_chips_attend_to_their_own_rows_and_heads_without_a_word():
-    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
-    os.environ["TPU_SKIP_MDS_QUERY"] = "1"
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    devices = np.array(topology.devices).reshape(2, 2)
+    devices = np.array(tpu_devices("v5e:2x2")).reshape(2, 2)
     mesh = Mesh(devices, ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
     heads = NamedSharding(mesh, jax.P("data", None, "tensor"))
     rows = NamedSharding(mesh, jax.P("data"))
