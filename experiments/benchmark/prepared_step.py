@@ -5,19 +5,25 @@ optimiser and donated state.
 """
 
 import dataclasses
+import statistics
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from experiments.benchmark.random_rows import random_batch
+from experiments.benchmark.suite import Record
+from experiments.benchmark.workload import Workload
+from pallas_kernels.benchmark.timing import Budget, Run, take_turns
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models import UnifiedModel
-from unimod_jax.models.accounting import training_flops
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
-from unimod_jax.training import Assembly, Experiment, TrainState, training_step
+from unimod_jax.training import TrainState, training_step
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.state import make_state
+
+_MOST_SAMPLES = 100
 
 
 @dataclasses.dataclass
@@ -25,30 +31,29 @@ class PreparedStep:
     """A compiled training step, its state and its batch, on one device.
 
     Attributes:
-      experiment: what it is the step of.
-      flops: useful FLOPs of one step, as `models.accounting` counts them.
+      workload: what it is the step of.
       trace_seconds, compile_seconds: how long JAX and XLA took to make it.
       temporary_bytes, state_bytes: of the compiled program, by its memory analysis.
-      compiled_flops: what XLA's own cost analysis counts; 0 where it says nothing.
+      compiled_flops: what XLA's own cost analysis counts, which sees each loop once.
+      program: the compiled function (state, batch) -> (state, metrics).
+      state: the current state; a step donates it.
+      batch: the rows, on the device.
     """
 
-    experiment: Experiment
-    flops: int
+    workload: Workload
     trace_seconds: float
     compile_seconds: float
     temporary_bytes: int
     state_bytes: int
     compiled_flops: float
-    _compiled: Any
-    _state: TrainState
-    _batch: UnifiedBatch
+    program: Any
+    state: TrainState
+    batch: UnifiedBatch
 
-    def take(self) -> float:
-        """Takes one step to its end; returns its seconds."""
-        start = time.perf_counter()
-        self._state, metrics = self._compiled(self._state, self._batch)
-        jax.block_until_ready((self._state, metrics))
-        return time.perf_counter() - start
+    def start(self) -> Any:
+        """Queues one step; returns what is ready when all of it is done."""
+        self.state, metrics = self.program(self.state, self.batch)
+        return self.state, metrics
 
     @property
     def peak_bytes(self) -> int:
@@ -56,39 +61,82 @@ class PreparedStep:
         return self.temporary_bytes + self.state_bytes
 
 
-def prepare_step(experiment: Experiment, seed: int = 0) -> PreparedStep:
+def prepare_step(workload: Workload, seed: int = 0) -> PreparedStep:
     """Makes state and batch, and compiles the step, on one device.
 
     Args:
-      experiment: its mesh is ignored.
+      workload: what to train.
       seed: of the rows.
     """
-    assembly = Assembly(dataclasses.replace(experiment, mesh=MeshConfig()))
-    spec, layouts, rows = assembly.spec, assembly.layouts, assembly.rows
-    host = random_batch(layouts, rows, spec.vocabulary_size, spec.patch_size, seed)
-    batch = jax.device_put(host)
-    model, optimizer = UnifiedModel(spec), make_optimizer(experiment.training)
-    mesh, rules = make_mesh(MeshConfig()), ShardingRules()
-    state, _ = make_state(
-        model, optimizer, batch, experiment.training.seed, mesh, rules
+    spec = workload.spec
+    rows = random_batch(
+        workload.layouts, workload.rows, spec.vocabulary_size, spec.patch_size, seed
     )
-    step = training_step(model, experiment.objective, optimizer)
+    batch = jax.device_put(rows)
+    model, optimizer = UnifiedModel(spec), make_optimizer(workload.training)
+    mesh, rules = make_mesh(MeshConfig()), ShardingRules()
+    state, _ = make_state(model, optimizer, batch, workload.training.seed, mesh, rules)
+    step = training_step(model, workload.objective, optimizer)
     start = time.perf_counter()
     lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
     traced = time.perf_counter()
-    compiled = lowered.compile()
+    program = lowered.compile()
     done = time.perf_counter()
-    memory: Any = compiled.memory_analysis()
-    cost: Any = compiled.cost_analysis() or {}
+    # Any: JAX types both as objects, and a backend may have neither.
+    memory: Any = program.memory_analysis()
+    cost: Any = program.cost_analysis() or {}
     return PreparedStep(
-        experiment=experiment,
-        flops=training_flops(spec, layouts, rows),
+        workload,
         trace_seconds=traced - start,
         compile_seconds=done - traced,
         temporary_bytes=int(memory.temp_size_in_bytes),
         state_bytes=int(memory.argument_size_in_bytes),
         compiled_flops=float(cost.get("flops", 0.0)),
-        _compiled=compiled,
-        _state=state,
-        _batch=batch,
+        program=program,
+        state=state,
+        batch=batch,
     )
+
+
+def race(
+    steps: Mapping[str, PreparedStep], *, seconds: float, fewest: int = 5
+) -> dict[str, Record]:
+    """Takes the steps in turns and describes each.
+
+    Args:
+      steps: name -> step; they share the machine, one runs at a time.
+      seconds: about how long; compilation is over.
+      fewest: samples of each, however long they take.
+
+    Returns:
+      name -> record: `step_seconds` (median), `samples`, FLOPs, tokens and bytes.
+    """
+    taken = take_turns(
+        {name: Run(step.start, jax.block_until_ready) for name, step in steps.items()},
+        repeats=_MOST_SAMPLES,
+        sample_seconds=0.0,
+        budget=Budget(seconds),
+        fewest=fewest,
+    )
+    for samples in taken.values():
+        if samples.failure is not None:
+            raise samples.failure
+    return {name: _record(step, taken[name].seconds) for name, step in steps.items()}
+
+
+def _record(step: PreparedStep, seconds: list[float]) -> Record:
+    workload = step.workload
+    return {
+        "step_seconds": statistics.median(seconds),
+        "fastest_seconds": min(seconds),
+        "samples": len(seconds),
+        "flops": workload.flops,
+        "flops_per_second": workload.flops / statistics.median(seconds),
+        "compiled_flops": step.compiled_flops,
+        "tokens": workload.num_tokens,
+        "temporary_bytes": step.temporary_bytes,
+        "state_bytes": step.state_bytes,
+        "peak_bytes": step.peak_bytes,
+        "trace_seconds": step.trace_seconds,
+        "compile_seconds": step.compile_seconds,
+    }

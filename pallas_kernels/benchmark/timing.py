@@ -68,13 +68,14 @@ def take_turns(
     repeats: int,
     sample_seconds: float,
     budget: Budget,
+    fewest: int = 1,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Samples]:
     """Time runs in rounds, one sample of each per round.
 
     The first call of each is a warm-up, and the second says how many calls make a
     sample; neither counts. A run that raises leaves the game. When the budget is spent
-    the remaining rounds are dropped, but never the first.
+    the remaining rounds are dropped, but never the first ones.
 
     Args:
       runs: what to time, warmed up or not.
@@ -82,6 +83,7 @@ def take_turns(
       sample_seconds: least length of a sample; 0 for one call, as on a CPU, where
         calls that are queued run side by side.
       budget: looked at between rounds.
+      fewest: rounds that are never dropped.
       clock: seconds.
     """
     samples = {name: Samples([], 1, None) for name in runs}
@@ -94,7 +96,7 @@ def take_turns(
             continue
         calls = math.ceil(sample_seconds / single) if single > 0 else _MOST_CALLS
         samples[name] = Samples([], min(max(calls, 1), _MOST_CALLS), None)
-    for _ in range(repeats):
+    for round_number in range(1, repeats + 1):
         for name, (seconds, calls, failure) in samples.items():
             if failure is not None:
                 continue
@@ -102,7 +104,7 @@ def take_turns(
                 seconds.append(_seconds_per_call(runs[name], calls, clock))
             except Exception as late_failure:
                 samples[name] = Samples([], calls, late_failure)
-        if budget.is_spent:
+        if budget.is_spent and round_number >= fewest:
             break
     return samples
 

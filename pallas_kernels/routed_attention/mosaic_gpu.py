@@ -37,6 +37,7 @@ from pallas_kernels.routed_attention.mosaic_gpu_tiles import (
     Interpret,
     Options,
 )
+from pallas_kernels.routed_attention.saved_results import saved_results
 
 # JAX's names of the chips with wgmma begin so (compute capability 9.0).
 HOPPER = tuple(f"NVIDIA {name}" for name in ("H100", "H200", "H800", "H20", "GH200"))
@@ -135,6 +136,7 @@ def _attention_forward(constants: _Constants, *arrays: jax.Array) -> tuple:
     out_BTHE, log_sum_exp_BHT = forward(
         options, q_BTHE, k_BSGE, v_BSGE, window_BWT, key_position_BS, schedule
     )
+    out_BTHE, log_sum_exp_BHT = saved_results(out_BTHE, log_sum_exp_BHT)
     return out_BTHE, (*arrays, out_BTHE, log_sum_exp_BHT)
 
 

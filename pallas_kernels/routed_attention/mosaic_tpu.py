@@ -44,6 +44,7 @@ from pallas_kernels.routed_attention.mosaic_tpu_layout import (
     queries_by_token,
 )
 from pallas_kernels.routed_attention.mosaic_tpu_work import refuse_long_lists, work_list
+from pallas_kernels.routed_attention.saved_results import saved_results
 
 LARGEST_HEAD_DIM = 128
 
@@ -163,6 +164,7 @@ def _attention_forward(constants: _Constants, *arrays: jax.Array) -> tuple:
     out_BTHE = queries_by_token(out_BGTE, q_BTHE)
     num_queries = visibility.window_start.shape[1]
     log_sum_exp_BG1T = numbers_by_query(log_sum_exp_BGN1Q, num_queries)
+    out_BTHE, log_sum_exp_BG1T = saved_results(out_BTHE, log_sum_exp_BG1T)
     return out_BTHE, (*arrays, out_BTHE, log_sum_exp_BG1T)
 
 

@@ -34,6 +34,7 @@ from pallas_kernels.routed_attention.block_sizes import (
     shape_class,
 )
 from pallas_kernels.routed_attention.dropout import AttentionDropout
+from pallas_kernels.routed_attention.saved_results import saved_results
 from pallas_kernels.routed_attention.triton_kernels import (
     SMALLEST_BLOCK,
     Cut,
@@ -151,6 +152,7 @@ def _attention_forward(constants: _Constants, *arrays: jax.Array) -> tuple:
         like=(q_BTHE, log_sum_exp_BHT),
         interpret=constants.interpret,
     )
+    out_BTHE, log_sum_exp_BHT = saved_results(out_BTHE, log_sum_exp_BHT)
     return out_BTHE, (*arrays, out_BTHE, log_sum_exp_BHT)
 
 

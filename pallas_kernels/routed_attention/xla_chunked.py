@@ -40,6 +40,7 @@ from pallas_kernels.routed_attention.dropout import (
 )
 from pallas_kernels.routed_attention.online_softmax import LOWEST_MAXIMUM
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
+from pallas_kernels.routed_attention.saved_results import saved_results
 
 # Up to so many queries and keys are one block unless the caller cuts them. Measured
 # 2026-11-22 on 2 CPU cores, T = S = 192 and 256, float32, causal, packed and fully
@@ -147,6 +148,7 @@ def _attention_forward(constants: _Constants, *arrays) -> tuple:
     query_chunks = _query_chunks(queries, keys.k.shape[2], constants.blocks.query)
     out, log_sum_exp = jax.lax.map(attend, (query_chunks, _schedule(pairs)))
     out_BTHE = _merge_queries(out, queries.q)
+    out_BTHE, log_sum_exp = saved_results(out_BTHE, log_sum_exp)
     return out_BTHE, (queries, keys, pairs, out_BTHE, log_sum_exp)
 
 

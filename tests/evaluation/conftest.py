@@ -26,7 +26,7 @@ def tiny_experiment(data_directory: Path) -> Experiment:
             num_heads=2,
             num_kv_heads=2,
             head_dim=16,
-            remat=False,
+            remat="nothing",
         ),
         mod=MixtureOfDepths((0, 1), keep_ratio=0.4),
         task_shares=TaskShares(text_only=0),

@@ -26,7 +26,7 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
             num_heads=2,
             num_kv_heads=2,
             head_dim=16,
-            remat=False,
+            remat="nothing",
             modalities=(TEXT, IMAGE, SPEECH),
         ),
         mod=MixtureOfDepths(

@@ -74,7 +74,9 @@ def stack_variables(variables):
 def scanned(routed_spec, batch, stack_variables):
     config = routed_spec.config.block_config(routed_spec.towers)
     hidden, geometry = hidden_and_geometry(batch, config.width, config.head_dim)
-    stack = Transformer(config, routed_spec.designs, routed_spec.streams, remat=False)
+    stack = Transformer(
+        config, routed_spec.designs, routed_spec.streams, remat="nothing"
+    )
     train = jax.jit(
         functools.partial(stack.apply, mutable=[STATE]),
         compiler_options=QUICK_TO_COMPILE,
@@ -204,7 +206,7 @@ def plain_and_remat():
     """Loss and gradient of a shared-routed layer, without and with recomputation."""
     both = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE,), keep_ratio=0.5)
     results = []
-    for remat in (False, True):
+    for remat in ("nothing", "all"):
         spec = tiny_spec((), both, remat=remat)
         batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
         variables = random_variables(spec, batch)

@@ -54,7 +54,7 @@ def tiny_spec(
         "num_kv_heads": 1,
         "head_dim": 8,
         "feed_forward_hidden": 24,
-        "remat": False,
+        "remat": "nothing",
     }
     return ModelSpec(
         ModelConfig(**(sizes | config)),

@@ -40,7 +40,9 @@ class ModelConfig:
       image_positions: whether image tokens add a learned embedding of their raster
         position; rotary positions alone leave a pixel to count its neighbours.
       compute_dtype: dtype of activations; parameters and statistics stay float32.
-      remat: whether to recompute each layer in the backward pass to save memory.
+      remat: what of each layer the backward pass computes again, to save memory:
+        "all", "all_but_attention" (its result is kept, one more [B, T, D] a layer), or
+        "nothing".
       modalities: what tokens can be.
     """
 
@@ -65,7 +67,7 @@ class ModelConfig:
     vocabulary_size: int = 0
     image_positions: bool = True
     compute_dtype: str = "float32"
-    remat: bool = True
+    remat: Literal["all", "all_but_attention", "nothing"] = "all_but_attention"
     modalities: tuple[str, ...] = (TEXT, IMAGE)
 
     def __post_init__(self) -> None:

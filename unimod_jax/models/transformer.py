@@ -5,6 +5,9 @@ static number of tokens and pays only for those. Groups are never concatenated.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Literal
 
 import jax
 from flax import linen as nn
@@ -18,7 +21,13 @@ from unimod_jax.layout import (
     sequence_order,
 )
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.mot import BlockConfig, LayerCache, TransformerBlock, UntyingMap
+from unimod_jax.mot import (
+    ATTENTION_RESULT,
+    BlockConfig,
+    LayerCache,
+    TransformerBlock,
+    UntyingMap,
+)
 
 type Hidden = dict[str, dict[str, jax.Array]]
 """Task -> stream -> [B, T, D]."""
@@ -173,6 +182,21 @@ class Layer(nn.Module):
         return delta, report, cache
 
 
+Remat = Literal["all", "all_but_attention", "nothing"]
+
+REMAT: dict[Remat, Callable[[type[Layer]], type[Layer]]] = {
+    # A scanned body is not merged with its other computation: no barrier is needed.
+    "all": functools.partial(nn.remat, prevent_cse=False),
+    "all_but_attention": functools.partial(
+        nn.remat,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.save_only_these_names(ATTENTION_RESULT),
+    ),
+    "nothing": lambda layer: layer,
+}
+"""What the backward pass computes again -> the layer that does so."""
+
+
 class Transformer(nn.Module):
     """All layers; equal neighbours are one scanned, rematerialised body.
 
@@ -180,13 +204,13 @@ class Transformer(nn.Module):
       config: of every block.
       designs: one per layer.
       streams: how the whole model stores modalities.
-      remat: whether the backward pass computes each layer again.
+      remat: what of each layer the backward pass computes again; a key of `REMAT`.
     """
 
     config: BlockConfig
     designs: tuple[LayerDesign, ...]
     streams: tuple[Stream, ...]
-    remat: bool = True
+    remat: Remat = "all_but_attention"
 
     @nn.compact
     def __call__(
@@ -210,7 +234,7 @@ class Transformer(nn.Module):
             geometry = {
                 task: where.in_attention_order() for task, where in geometry.items()
             }
-        body = nn.remat(Layer, prevent_cse=False) if self.remat else Layer
+        body = REMAT[self.remat](Layer)
         reports, after = [], []
         for index, (design, length) in enumerate(mod.runs(self.designs)):
             scanned = nn.scan(

@@ -7,6 +7,7 @@ Reading order: `untying_map`, `towers`, `feed_forward`, `expert_choice`, `kv_cac
 `attention`, `block_config`, `block`, `warm_start`.
 """
 
+from unimod_jax.mot.attention import ATTENTION_RESULT
 from unimod_jax.mot.block import TransformerBlock
 from unimod_jax.mot.block_config import BlockConfig
 from unimod_jax.mot.dropout import dropped_out
@@ -26,6 +27,7 @@ from unimod_jax.mot.untying_map import COMPONENTS, UntyingMap, common_streams
 from unimod_jax.mot.warm_start import copy_towers
 
 __all__ = [
+    "ATTENTION_RESULT",
     "COMPONENTS",
     "BlockConfig",
     "ExpertChoice",

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from pallas_kernels import AttentionDropout, routed_attention
 from pallas_kernels.routed_attention.reference import INVISIBLE_SCORE, visible_keys
+from pallas_kernels.routed_attention.saved_results import ATTENTION_RESULT
 from unimod_jax.layout import (
     AttentionGeometry,
     SequenceOrder,
@@ -19,6 +20,18 @@ from unimod_jax.layout import (
 )
 from unimod_jax.mot.kv_cache import Keys
 from unimod_jax.mot.towers import Streams
+
+__all__ = [
+    "ATTENTION_RESULT",
+    "Geometry",
+    "global_attention",
+    "join",
+    "join_geometry",
+    "join_keys",
+    "received_attention",
+    "split_like",
+    "turned",
+]
 
 type Geometry = dict[str, AttentionGeometry]
 

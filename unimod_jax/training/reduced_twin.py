@@ -70,7 +70,7 @@ def _reduced_model(config: ModelConfig, width: int, num_layers: int) -> ModelCon
         vocabulary_size=0,
         image_positions=True,
         compute_dtype="float32",
-        remat=False,
+        remat="nothing",
     )
 
 

@@ -1,0 +1,135 @@
+"""Times what the ideas cost, in ratios: `python -m experiments.benchmark --suite NAME`.
+
+Contenders take turns in one process (or in one per framework), on random data; warm-up
+and compilation do not count. Figures are ratios, ours over theirs or routed over dense;
+the absolutes are in the records of the JSON file.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmark.plots import plot_figures
+from experiments.benchmark.results import (
+    machine,
+    read_results,
+    text_table,
+    write_results,
+)
+from experiments.benchmark.suite import Setting, Suite, SuiteResult
+
+_MODULE = "experiments.benchmark"
+_PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+SECONDS = {
+    "routing": 100.0,
+    "towers": 80.0,
+    "peers": 60.0,
+    "compile": 90.0,
+    "input": 30.0,
+    "utilisation": 30.0,
+}
+"""About how long each suite times steps; the compilation of steps comes on top."""
+
+
+def suite_named(name: str) -> Suite:
+    """The function of a suite; imported late, after the platform is chosen."""
+    from experiments.benchmark.routing import routing_suite
+    from experiments.benchmark.towers import towers_suite
+    from experiments.benchmark.utilisation import utilisation_suite
+
+    return {
+        "routing": routing_suite,
+        "towers": towers_suite,
+        "utilisation": utilisation_suite,
+    }[name]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs what the command line asks for; see --help."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(arguments)
+    try:
+        if options.suite is None:
+            results = read_results(_required(options.json))
+        else:
+            results = _measured(options, arguments)
+            if options.json:
+                write_results(options.json, results)
+        print(text_table(results["figures"], results["records"]))
+        if options.plot:
+            title = f"{results['device_kind']}, {results['date'][:10]}"
+            plot_figures(results["figures"], title, options.plot)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {_MODULE}", description=__doc__, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--suite",
+        choices=[*SECONDS, "all"],
+        help="what to time; without it, --json is read and shown",
+    )
+    parser.add_argument("--device", choices=_PLATFORMS, help="default: JAX's own")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    parser.add_argument("--plot", type=Path, help="draw the figures into this image")
+    parser.add_argument(
+        "--torch-python", type=Path, help="an interpreter that has PyTorch, for peers"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes and few samples: a check"
+    )
+    return parser
+
+
+def _required(json: Path | None) -> Path:
+    if json is None:
+        raise ValueError("nothing to do; name a --suite, or a --json file to show.")
+    return json
+
+
+def _measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
+    import jax
+
+    from pallas_kernels.benchmark.provenance import provenance
+    from pallas_kernels.device import current_device
+
+    if options.device:
+        jax.config.update("jax_platforms", _PLATFORMS[options.device])
+    names = list(SECONDS) if options.suite == "all" else [options.suite]
+    platform = current_device().platform
+    result, seconds = SuiteResult([], {}), {}
+    for name in names:
+        setting = Setting(
+            platform=platform,
+            seconds=0.0 if options.quick else SECONDS[name],
+            quick=options.quick,
+            torch_python=options.torch_python,
+            say=_say,
+        )
+        start = time.monotonic()
+        records, figures = suite_named(name)(setting)
+        seconds[name] = round(time.monotonic() - start, 1)
+        _say(f"{name}: done in {seconds[name]:.0f} s")
+        result = SuiteResult(result.records + records, result.figures | figures)
+    return {
+        **provenance(_MODULE, arguments),
+        **machine(),
+        "suite_seconds": seconds,
+        "figures": result.figures,
+        "records": result.records,
+    }
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

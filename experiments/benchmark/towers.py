@@ -1,0 +1,114 @@
+"""Towers: a MoT step beside the dense step that spends as many FLOPs on each token.
+
+MoT's own code takes 35% longer than its dense baseline of equal FLOPs (2411.04996,
+section 4), because it gathers each modality's tokens by a mask. Here a modality's
+tokens stand together, so K towers are K matrix products on fewer tokens each.
+"""
+
+import dataclasses
+
+from experiments.benchmark.prepared_step import prepare_step, race
+from experiments.benchmark.suite import Record, Setting, SuiteResult
+from experiments.benchmark.workload import Size, Workload, sized
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, SegmentSpec, Stream, TaskLayout
+from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes
+from unimod_jax.training import Experiment
+
+_TWO, _THREE = "chameleon_1_5b", "chameleon_1_5b_speech"
+_VARIANTS = ("dense", "mot")
+
+
+@dataclasses.dataclass(frozen=True)
+class ThreeModalities(NextToken):
+    """Next-token prediction over fixed rows of text, speech and an image.
+
+    No published system has such rows: with speech the papers pack documents.
+    """
+
+    def layouts(
+        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+    ) -> dict[str, TaskLayout]:
+        """Rows of one task: a text, the same spoken, and an image."""
+        segments = (
+            SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
+            SegmentSpec("prompt", TEXT, sizes.caption_tokens),
+            SegmentSpec("speech", SPEECH, sizes.caption_tokens),
+            SegmentSpec("begin_image", TEXT, 1),
+            SegmentSpec("image", IMAGE, sizes.image_slots),
+        )
+        return {TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, segments, streams)}
+
+
+def towers_suite(setting: Setting) -> SuiteResult:
+    """Times fixed and interleaved rows of two and of three modalities."""
+    pairs = {
+        name: {variant: make(setting, variant) for variant in _VARIANTS}
+        for name, make in _PAIRS.items()
+    }
+    records = []
+    for name, pair in pairs.items():
+        records += _raced(name, pair, setting)
+    return SuiteResult(records, towers_figures(records))
+
+
+def towers_figures(records: list[Record]) -> dict[str, float]:
+    """Untied over dense step time, such as "towers.fixed.k2.step_ratio".
+
+    Args:
+      records: with `rows`, `contender` and `step_seconds`.
+    """
+    seconds = {(r["rows"], r["contender"]): r["step_seconds"] for r in records}
+    return {
+        f"towers.{rows}.step_ratio": time / seconds[rows, "dense"]
+        for (rows, contender), time in seconds.items()
+        if contender == "mot"
+    }
+
+
+def _size(setting: Setting, **rows: int) -> Size:
+    if setting.quick:
+        return Size(rows, width=32, num_layers=2, head_dim=16, dtype="float32")
+    if setting.platform == "cpu":
+        return Size(rows, width=512, num_layers=4, dtype="float32")
+    return Size({task: 2 * count for task, count in rows.items()})
+
+
+def _fixed_two(setting: Setting, variant: str) -> Experiment:
+    size = _size(setting, text_to_image=1, image_to_text=1)
+    return sized(_TWO, variant, size)
+
+
+def _fixed_three(setting: Setting, variant: str) -> Experiment:
+    experiment = sized(_THREE, variant, _size(setting, text_to_image=2))
+    return dataclasses.replace(experiment, objective=ThreeModalities())
+
+
+def _interleaved_two(setting: Setting, variant: str) -> Experiment:
+    return sized(_TWO, variant, _size(setting, interleaved=1))
+
+
+def _interleaved_three(setting: Setting, variant: str) -> Experiment:
+    return sized(_THREE, variant, _size(setting, interleaved=1))
+
+
+_PAIRS = {
+    "fixed.k2": _fixed_two,
+    "fixed.k3": _fixed_three,
+    "interleaved.k2": _interleaved_two,
+    "interleaved.k3": _interleaved_three,
+}
+
+
+def _raced(
+    rows: str, experiments: dict[str, Experiment], setting: Setting
+) -> list[Record]:
+    """One record per variant; the pairs share the time evenly."""
+    steps = {}
+    for variant, experiment in experiments.items():
+        setting.say(f"towers: compiling {rows} {variant}")
+        steps[variant] = prepare_step(Workload.of(experiment))
+    measured = race(steps, seconds=setting.seconds / len(_PAIRS))
+    return [
+        {"suite": "towers", "rows": rows, "contender": variant} | record
+        for variant, record in measured.items()
+    ]

@@ -1,0 +1,128 @@
+"""What a benchmark trains: a published system, as it is or reduced.
+
+Reduced on a CPU are width, heads, depth, vocabulary and rows per step. Never the plan
+(which layers route how many tokens), the architecture, or what a row is made of.
+Dropout is off: the published models are compared without it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+from experiments.published import published
+from unimod_jax.layout import RowLayout
+from unimod_jax.models import ModelSpec
+from unimod_jax.models.accounting import training_flops
+from unimod_jax.objectives import Objective
+from unimod_jax.training import Assembly, Experiment, TaskShares, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """Everything that fixes a training step.
+
+    Attributes:
+      spec: the model.
+      objective: what it is trained on.
+      layouts: task -> layout.
+      rows: task -> rows per step.
+      training: the optimiser's recipe.
+    """
+
+    spec: ModelSpec
+    objective: Objective
+    layouts: Mapping[str, RowLayout]
+    rows: Mapping[str, int]
+    training: TrainingConfig
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "Workload":
+        """The step that an experiment trains with."""
+        assembly = Assembly(experiment)
+        return cls(
+            assembly.spec,
+            experiment.objective,
+            assembly.layouts,
+            assembly.rows,
+            experiment.training,
+        )
+
+    @property
+    def flops(self) -> int:
+        """Useful FLOPs of a step, as `models.accounting` counts them."""
+        return training_flops(self.spec, self.layouts, self.rows)
+
+    @property
+    def num_tokens(self) -> int:
+        """Slots of a step's rows."""
+        return sum(
+            self.rows[task] * layout.row_length for task, layout in self.layouts.items()
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How large a published system is made.
+
+    Attributes:
+      rows: task -> rows per step.
+      width: D; 0 keeps everything of the model but its depth.
+      num_layers: how many blocks; 0 keeps them all.
+      head_dim: E of a reduced width.
+      vocabulary_size: V of a reduced width.
+      image_side: codes along a side of an image; 0 keeps the published number.
+      dtype: of activations.
+    """
+
+    rows: Mapping[str, int]
+    width: int = 0
+    num_layers: int = 0
+    head_dim: int = 64
+    vocabulary_size: int = 2048
+    image_side: int = 0
+    dtype: str = "bfloat16"
+
+
+_TEXT_IDS = 512
+"""Ids of text in a reduced vocabulary; the rest are for image codes."""
+
+
+def sized(preset: str, variant: str, size: Size) -> Experiment:
+    """A published system at another size, without dropout.
+
+    Args:
+      preset, variant: names as of `experiments.published`.
+      size: how large.
+    """
+    whole = published(preset, variant)
+    model, data = whole.model, whole.data
+    num_layers = size.num_layers or model.num_layers
+    changed = {}
+    if size.width:
+        num_heads = size.width // size.head_dim
+        num_kv_heads = max(1, num_heads * model.num_kv_heads // model.num_heads)
+        changed = {
+            "width": size.width,
+            "num_heads": num_heads,
+            "num_kv_heads": num_kv_heads,
+            "head_dim": size.head_dim,
+            "feed_forward_hidden": model.hidden * size.width // model.width,
+            "vocabulary_size": size.vocabulary_size,
+        }
+        data = dataclasses.replace(data, text_vocabulary_size=_TEXT_IDS)
+    if size.image_side:
+        line = size.image_side if data.image_line else 0
+        data = dataclasses.replace(data, image_size=size.image_side, image_line=line)
+    return dataclasses.replace(
+        whole,
+        model=dataclasses.replace(
+            model,
+            num_layers=num_layers,
+            compute_dtype=size.dtype,
+            attention_dropout=0.0,
+            residual_dropout=0.0,
+            embedding_dropout=0.0,
+            **changed,
+        ),
+        data=dataclasses.replace(data, batch_size=sum(size.rows.values())),
+        task_shares=dataclasses.replace(TaskShares(0, 0, 0), **size.rows),
+    )
