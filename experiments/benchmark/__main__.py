@@ -8,7 +8,7 @@ the absolutes are in the records of the JSON file.
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from experiments.benchmark.results import (
     machine,
     read_results,
     text_table,
+    with_table,
     write_results,
 )
 from experiments.benchmark.suite import Setting, Suite, SuiteResult
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.plot:
             title = f"{results['device_kind']}, {results['date'][:10]}"
             plot_figures(results["figures"], title, options.plot)
+        if options.readme:
+            _write_table(options.readme, _required(options.json), results["figures"])
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
 
@@ -80,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, help="write the results here too")
     parser.add_argument("--plot", type=Path, help="draw the figures into this image")
     parser.add_argument(
+        "--readme", type=Path, help="put the table of --json into this file"
+    )
+    parser.add_argument(
         "--torch-python", type=Path, help="an interpreter that has PyTorch, for peers"
     )
     parser.add_argument(
@@ -88,9 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _write_table(readme: Path, json: Path, figures: Mapping[str, float]) -> None:
+    text = readme.read_text(encoding="utf-8")
+    readme.write_text(with_table(text, json.as_posix(), figures), encoding="utf-8")
+
+
 def _required(json: Path | None) -> Path:
     if json is None:
-        raise ValueError("nothing to do; name a --suite, or a --json file to show.")
+        raise ValueError("name a --suite to run, or a --json file to show.")
     return json
 
 

@@ -7,6 +7,7 @@ One JSON object with `figures` (dotted name -> number) and `records` (flat objec
 import importlib.metadata
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,26 @@ def markdown_table(figures: Mapping[str, float]) -> str:
             shown = f"{figure:.3f}" if goal.is_met(figure) else f"{figure:.3f} (missed)"
             lines.append(f"| `{name}` | {goal.meaning} | {shown} | {goal} |")
     return "\n".join(lines)
+
+
+def with_table(text: str, source: str, figures: Mapping[str, float]) -> str:
+    """A text whose generated table is that of a results file.
+
+    Args:
+      text: with a line `<!-- benchmark: ... -->` before the table and a line
+        `<!-- end of benchmark -->` after it.
+      source: the file that the figures are from, named in the first line.
+      figures: of that file.
+
+    Raises:
+      ValueError: if the two lines are not there.
+    """
+    table = f"<!-- benchmark: {source} -->\n{markdown_table(figures)}\n"
+    pattern = r"<!-- benchmark: .*? -->\n.*?(?=<!-- end of benchmark -->)"
+    replaced, count = re.subn(pattern, lambda _: table, text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(
+            "the text has no place for the table; put a line `<!-- benchmark: - -->` "
+            "and a line `<!-- end of benchmark -->` where it should stand."
+        )
+    return replaced
