@@ -169,3 +169,32 @@ def test_the_norm_that_clips_is_that_of_routers_and_the_rest_together():
         float(leaf[0]) for _, tree in moments for leaf in jax.tree.leaves(tree)
     )
     np.testing.assert_allclose(seen, [0.3, 0.4], rtol=1e-5)
+
+
+# --- What is kept ---------------------------------------------------------------------
+
+
+def test_momentum_in_bfloat16_takes_half_and_moves_alike():
+    params = {"kernel": jnp.linspace(-1.0, 1.0, 64).reshape(8, 8)}
+    gradient = jax.tree.map(jnp.cos, params)
+    moved, kept = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        config = TrainingConfig(
+            steps=10, warmup_steps=0, learning_rate=1e-2, momentum_dtype=dtype
+        )
+        optimizer = make_optimizer(config)
+        state, moved[dtype] = optimizer.init(params), params
+        for _ in range(3):
+            updates, state = optimizer.update(gradient, state, moved[dtype])
+            moved[dtype] = optax.apply_updates(moved[dtype], updates)
+        kept[dtype] = sum(leaf.nbytes for leaf in jax.tree.leaves(state) if leaf.ndim)
+    assert kept["bfloat16"] == 0.75 * kept["float32"]  # two bytes of eight
+    assert all(leaf.dtype == jnp.float32 for leaf in moved["bfloat16"].values())
+    np.testing.assert_allclose(
+        moved["bfloat16"]["kernel"], moved["float32"]["kernel"], atol=1e-3
+    )
+
+
+def test_a_momentum_of_another_dtype_is_refused():
+    with pytest.raises(ValueError, match=r"momentum_dtype 'float16'.*choose"):
+        TrainingConfig(momentum_dtype="float16")

@@ -7,6 +7,7 @@ data, model and generation must agree on.
 
 import dataclasses
 import functools
+from typing import Literal
 
 from unimod_jax.data import DataConfig, Vocabulary, worst_case_slots
 from unimod_jax.generation import SamplingConfig
@@ -64,16 +65,24 @@ class TrainingConfig(Recipe):
       checkpoint_every: steps between checkpoints; the last step is always kept.
       keep_checkpoints: how many of the newest checkpoints are kept.
       log_every: steps between rows of metrics.jsonl.
+      momentum_dtype: of AdamW's mean gradient; "bfloat16" takes half of its memory. The
+        mean square needs more digits and stays float32.
     """
 
     seed: int = 0
     checkpoint_every: int = 250
     keep_checkpoints: int = 2
     log_every: int = 10
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         """Checks that counts are positive."""
         super().__post_init__()
+        if self.momentum_dtype not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"training.momentum_dtype {self.momentum_dtype!r} is not supported; "
+                f"choose 'float32' or 'bfloat16'."
+            )
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(

@@ -38,6 +38,7 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
             b1=config.beta1,
             b2=config.beta2,
             eps=config.epsilon,
+            mu_dtype=config.momentum_dtype,
             weight_decay=weight_decay,
             mask=_is_matrix,
         )
