@@ -155,6 +155,7 @@ def test_rows_of_metrics_hold_at_least_step_and_loss(undisturbed: RunDirectory):
     rows = [json.loads(line) for line in undisturbed.metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert all(np.isfinite(row["loss"]) for row in rows)
+    assert all(0 <= row["input_wait_share"] <= 1 for row in rows)
     assert list(undisturbed.tensorboard.iterdir())
 
 

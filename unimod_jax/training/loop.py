@@ -15,6 +15,7 @@ from unimod_jax.models import UnifiedModel
 from unimod_jax.parallel import ShardingRules, batch_sharding, make_mesh
 from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.experiment import Assembly, Experiment
+from unimod_jax.training.input_wait import EndWatcher, InputWait
 from unimod_jax.training.metric_writer import MetricWriter
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.progress import Progress
@@ -143,23 +144,32 @@ def train(experiment: Experiment, run_dir: Path) -> RunDirectory:
 
 
 def run_steps(trainer: Trainer, run: RunDirectory, checkpoints: RunCheckpoints) -> None:
-    """Takes the steps that are left, writing metrics and checkpoints on the way."""
+    """Takes the steps that are left, writing metrics and checkpoints on the way.
+
+    A row's `step_seconds` is the mean since the row before, `input_wait_share` what of
+    that the device waited for data (see `input_wait`).
+    """
     config = trainer.assembly.experiment.training
     first_step = int(trainer.state.step)
     layouts, rows = trainer.assembly.layouts, trainer.assembly.rows
     tokens = sum(rows[task] * layouts[task].row_length for task in layouts)
     writer = MetricWriter(run, first_step)
     progress = Progress(first_step, config.steps, tokens)
+    watcher = EndWatcher()
+    wait = InputWait(watcher)
     interval_start, interval_step = time.monotonic(), first_step
     try:
         for step in range(first_step + 1, config.steps + 1):
-            trainer.state, metrics = trainer.step(trainer.state, next(trainer.batches))
+            batch = wait.next_batch(trainer.batches)
+            trainer.state, metrics = trainer.step(trainer.state, batch)
+            wait.step_started(metrics)
             save = checkpoints.is_due(step, config.steps)
             if step % config.log_every == 0 or save or step == first_step + 1:
                 values = {name: float(value) for name, value in metrics.items()}
                 _check_finite(values, step, checkpoints)
-                now = time.monotonic()
-                values["step_seconds"] = (now - interval_start) / (step - interval_step)
+                seconds = time.monotonic() - interval_start
+                values["step_seconds"] = seconds / (step - interval_step)
+                values["input_wait_share"] = wait.take_seconds() / seconds
                 shown = {
                     name.removesuffix("/loss"): value
                     for name, value in values.items()
@@ -172,6 +182,7 @@ def run_steps(trainer: Trainer, run: RunDirectory, checkpoints: RunCheckpoints) 
                     checkpoints.save(step, trainer.state, trainer.batches)
                 interval_start, interval_step = time.monotonic(), step
     finally:
+        watcher.close()
         progress.close()
         writer.close()
 
