@@ -18,9 +18,11 @@ _FOLDER = Path(__file__).parent
 
 def experiment_names() -> list[str]:
     """Names of the experiments that come with the project, such as "toy/demo"."""
-    files = sorted(_FOLDER.glob("*/*.py"))
     return [
-        f"{file.parent.name}/{file.stem}" for file in files if file.stem != "__init__"
+        f"{file.parent.name}/{file.stem}"
+        for file in sorted(_FOLDER.glob("*/*.py"))
+        # A folder that runs is a command, such as the benchmark.
+        if file.stem != "__init__" and not (file.parent / "__main__.py").exists()
     ]
 
 

@@ -38,6 +38,7 @@ SECONDS = {
 
 def suite_named(name: str) -> Suite:
     """The function of a suite; imported late, after the platform is chosen."""
+    from experiments.benchmark.input_wait import input_suite
     from experiments.benchmark.routing import routing_suite
     from experiments.benchmark.towers import towers_suite
     from experiments.benchmark.utilisation import utilisation_suite
@@ -45,6 +46,7 @@ def suite_named(name: str) -> Suite:
     return {
         "routing": routing_suite,
         "towers": towers_suite,
+        "input": input_suite,
         "utilisation": utilisation_suite,
     }[name]
 
