@@ -62,10 +62,20 @@ def kept_geometry(
 ) -> AttentionGeometry:
     """Positions, windows, phases of the kept tokens; unused places are empty slots."""
     index_BC = selection.index_BC
+    # One gather for three: an unused place reads 0 0 0, position -1 and no window.
+    place_BT3 = jnp.stack(
+        [
+            geometry.position_BT + 1,
+            geometry.window_start_BT,
+            geometry.window_end_BT,
+        ],
+        axis=-1,
+    )
+    place_BC3 = _take(place_BT3, index_BC, 0)
     return AttentionGeometry(
-        position_BT=_take(geometry.position_BT, index_BC, -1),
-        window_start_BT=_take(geometry.window_start_BT, index_BC, 0),
-        window_end_BT=_take(geometry.window_end_BT, index_BC, 0),
+        position_BT=place_BC3[..., 0] - 1,
+        window_start_BT=place_BC3[..., 1],
+        window_end_BT=place_BC3[..., 2],
         phase_BT2R=_take(geometry.phase_BT2R, index_BC, 0),
     )
 
