@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from tests.models.known_output import output_with
 from unimod_jax.layout import TokenGroup
 from unimod_jax.models import GroupOutput
 
@@ -32,7 +32,7 @@ class FixedLogits:
         """The fixed logits."""
         shown = {name: stream.token_id_BT for name, stream in group.streams.items()}
         record(lambda ids: self.calls.append(jax.tree.map(np.asarray, ids)), shown)
-        return GroupOutput({n: jnp.asarray(x) for n, x in self.logits.items()}, {})
+        return output_with(self.logits)
 
     @property
     def shown(self) -> list[dict[str, np.ndarray]]:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from tests.generation.recorded_model import record
+from tests.models.known_output import output_with
 from tests.models.tiny_model import PATCH_SIZE, SIZES, random_group
 from unimod_jax.generation import GuidedRows, denoise_patches
 from unimod_jax.layout import IMAGE, TEXT, Stream
-from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives import TEXT_TO_IMAGE, ImageDiffusion
 from unimod_jax.objectives.image_diffusion import signal_share
@@ -37,7 +37,7 @@ def answer(group, noise_BNP):
             token_BTP = read_patches(noise_BNP, stream.patch_index_BT)
             is_patch_BT1 = (stream.patch_index_BT >= 0)[..., None]
             patches[name] = jnp.where(is_patch_BT1, token_BTP, 1e3)
-    return GroupOutput({}, patches)
+    return output_with({}, patches)
 
 
 def oracle_of(clean_BNP):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.known_output import output_with
 from tests.models.tiny_model import (
     CODE_IDS,
     PATCH_SIZE,
@@ -22,7 +23,6 @@ from unimod_jax.generation import (
 )
 from unimod_jax.generation.generate import ImageCodes
 from unimod_jax.layout import IMAGE, TEXT, Stream
-from unimod_jax.models import GroupOutput
 from unimod_jax.objectives import (
     TEXT_TO_IMAGE,
     ImageDiffusion,
@@ -40,7 +40,7 @@ class FlatModel:
 
     def __call__(self, group):
         shapes = {name: s.position_BT.shape for name, s in group.streams.items()}
-        return GroupOutput(
+        return output_with(
             {n: jnp.zeros((*shape, VOCABULARY_SIZE)) for n, shape in shapes.items()},
             {IMAGE: jnp.zeros((*shapes[IMAGE], PATCH_SIZE))},
         )

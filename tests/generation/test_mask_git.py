@@ -1,6 +1,8 @@
 """Parallel decoding: all codes at the end, most certain first, none taken back."""
 
+import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.generation.recorded_model import FixedLogits
-from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group
+from tests.generation.token_by_token import bound_model
+from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group, tiny_spec
 from unimod_jax.generation import GuidedRows, reveal_codes
 from unimod_jax.layout import IMAGE, TEXT, Stream, special_tokens
 from unimod_jax.objectives import TEXT_TO_IMAGE, MaskedImage, SequenceSizes
@@ -149,6 +152,22 @@ def test_guidance_decides_between_codes():
     plain = GuidedRows(rows_of(streams), 1.0)
     codes = reveal(FixedLogits({IMAGE: logits[:NUM_ROWS]}), plain)
     np.testing.assert_array_equal(codes, 0)
+
+
+def test_only_image_slots_meet_the_head_and_only_for_codes():
+    spec = dataclasses.replace(tiny_spec(()), vocabulary_size=37)
+    layout = MaskedImage().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    group = random_group(layout, NUM_ROWS)
+    bound = bound_model(spec, group)
+
+    def run(bound):
+        arguments = (CODE_IDS.start, len(CODE_IDS), NUM_STEPS, 1.0, jax.random.key(0))
+        return reveal_codes(bound, GuidedRows(group, 1.0), *arguments)
+
+    program = str(jax.make_jaxpr(run)(bound))
+    # The table and the head have 37 ids; no token has 37 logits.
+    assert set(re.findall(r"f32\[([\d,]*\b37)\]", program)) == {"16,37"}
+    assert f"f32[{NUM_ROWS * NUM_TOKENS},{len(CODE_IDS)}]" in program
 
 
 def test_what_the_image_slots_held_does_not_matter():

@@ -1,5 +1,7 @@
 """Laying out a document: ids, targets across stream borders, and refusals."""
 
+import itertools
+
 import hypothesis
 import numpy as np
 import pytest
@@ -120,6 +122,26 @@ def test_an_unknown_segment_is_refused_by_name():
         lay(NEXT_TOKEN_ROW, {"promt": [1]})
 
 
+def test_a_missing_marker_from_which_something_is_predicted_is_refused():
+    segments = (
+        SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
+        SegmentSpec("shown", TEXT, 3, predicted_by="nothing"),
+        SegmentSpec("answer", TEXT, 1, predicted_by="nothing"),
+        SegmentSpec("text", TEXT, 3),
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"slot 2 of stream 'text' of task 'task' predicts a token, but only "
+        r"slots 4 to 6 may; give every segment of one slot its token\.",
+    ):
+        lay(segments, {"begin": [1], "shown": [8, 8], "text": [9]})
+
+
+def fewest_tokens(segment):
+    """Markers are always there."""
+    return int(segment.num_slots == 1)
+
+
 @st.composite
 def rows_with_distinct_tokens(draw):
     segments, tokens, next_id = [], {}, 10
@@ -130,7 +152,7 @@ def rows_with_distinct_tokens(draw):
             draw(st.integers(1, 4)),
             predicted_by=draw(st.sampled_from(["predecessor", "nothing"])),
         )
-        length = draw(st.integers(0, segment.num_slots))
+        length = draw(st.integers(fewest_tokens(segment), segment.num_slots))
         segments.append(segment)
         tokens[segment.name] = list(range(next_id, next_id + length))
         next_id += length
@@ -162,3 +184,47 @@ def test_every_token_predicts_its_successor_in_every_storage_order(case):
         assert (column(stored, "token_id_BT")[empty] == 0).all()
         assert (column(stored, "target_modality_BT")[empty] == -1).all()
         assert (column(stored, "modality_BT")[empty] == -1).all()
+
+
+@st.composite
+def short_rows(draw):
+    """Segments of up to three slots, of every kind."""
+    segments = []
+    for index in range(draw(st.integers(1, 4))):
+        continuous = draw(st.sampled_from([False, False, False, True]))
+        segment = SegmentSpec(
+            f"segment_{index}",
+            IMAGE if continuous else draw(st.sampled_from(MODALITIES)),
+            2 if continuous else draw(st.integers(1, 3)),
+            predicted_by=draw(st.sampled_from(["predecessor", "itself", "nothing"])),
+            continuous=continuous,
+        )
+        segments.append(segment)
+    return segments
+
+
+@hypothesis.settings(max_examples=60)
+@hypothesis.given(short_rows())
+def test_predicting_slots_are_the_shortest_range_that_holds_all_targets(segments):
+    """Over every way to fill the row."""
+    lengths = [
+        [s.num_slots] if s.continuous else range(fewest_tokens(s), s.num_slots + 1)
+        for s in segments
+    ]
+    for streams in (ONE_STREAM, TWO_STREAMS):
+        slots = {stream.name: set() for stream in streams}
+        for filled in itertools.product(*lengths):
+            tokens = {
+                segment.name: [9] * length
+                for segment, length in zip(segments, filled, strict=True)
+                if not segment.continuous
+            }
+            row = lay(segments, tokens, streams)
+            for name, stream in row.streams.items():
+                slots[name] |= set(np.flatnonzero(stream.target_modality_BT >= 0))
+        for name, predicting in slots.items():
+            expected = slice(0, 0)
+            if predicting:
+                expected = slice(min(predicting), max(predicting) + 1)
+            assert row.layout.predicting_slots(name) == expected
+            assert row.layout.predicts(name) == bool(predicting)

@@ -96,6 +96,34 @@ def test_the_head_reads_the_streams_that_predict_ids():
     assert not show_o_row(TWO_STREAMS).predicts(TEXT)
 
 
+def test_a_caption_is_predicted_by_the_slots_before_each_of_its_tokens():
+    # From the marker before it to the last token but one.
+    marked = (
+        SegmentSpec("image", IMAGE, 4, predicted_by="nothing"),
+        SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
+        SegmentSpec("caption", TEXT, 5),
+    )
+    one = TaskLayout("captioning", marked, ONE_STREAM)
+    two = TaskLayout("captioning", marked, TWO_STREAMS)
+    assert one.predicting_slots(BOTH) == slice(4, 9)
+    assert two.predicting_slots(TEXT) == slice(0, 5)
+    assert two.predicting_slots(IMAGE) == slice(0, 0)
+    assert not two.predicts(IMAGE)
+
+
+def test_any_slot_of_a_stretch_may_be_its_last_but_patches_are_always_all_there():
+    assert captioning("nothing").predicting_slots(IMAGE) == slice(0, 4)
+    patches = captioning("itself", continuous=True)
+    assert patches.predicting_slots(IMAGE) == slice(3, 4)
+    assert patches.predicting_slots(TEXT) == slice(0, 4)
+
+
+def test_codes_that_are_predicted_in_place_are_read_alone():
+    assert show_o_row(ONE_STREAM).predicting_slots(BOTH) == slice(4, 8)
+    assert show_o_row(TWO_STREAMS).predicting_slots(IMAGE) == slice(0, 4)
+    assert show_o_row(TWO_STREAMS).predicting_slots(TEXT) == slice(0, 0)
+
+
 def test_patches_are_no_vocabulary_targets():
     assert captioning("itself").target_modalities == {IMAGE, TEXT}
     assert captioning("nothing").target_modalities == {TEXT}

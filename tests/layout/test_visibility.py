@@ -162,7 +162,9 @@ def rows_of_segments(draw):
             predicted_by=draw(st.sampled_from(["predecessor", "nothing"])),
         )
         segments.append(segment)
-        lengths[segment.name] = draw(st.integers(0, segment.num_slots))
+        # Markers are always there.
+        fewest = int(segment.num_slots == 1)
+        lengths[segment.name] = draw(st.integers(fewest, segment.num_slots))
     names = [None, *lengths]
     return segments, lengths, draw(st.sampled_from(names))
 

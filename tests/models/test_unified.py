@@ -122,12 +122,15 @@ def test_outputs_have_the_shapes_of_the_streams_that_predict(objective):
     patch_size = PATCH_SIZE if objective.continuous_images else 0
     spec = tiny_spec(patch_size=patch_size)
     batch = random_batch(objective, spec)
-    outputs, _ = jax.eval_shape(
-        UnifiedModel(spec).apply, abstract_variables(spec, batch), batch
-    )
+
+    def say(variables, batch):
+        outputs, _ = UnifiedModel(spec).apply(variables, batch)
+        return {task: (out.logits, out.patches) for task, out in outputs.items()}
+
+    said = jax.eval_shape(say, abstract_variables(spec, batch), batch)
     for task, group in batch.items():
         layout = group.layout
-        logits, patches = outputs[task].logits, outputs[task].patches
+        logits, patches = said[task]
         assert set(logits) == {n for n in layout.stream_names if layout.predicts(n)}
         assert set(patches) == ({IMAGE} if layout.num_patches else set())
         for name, array in logits.items():
@@ -143,12 +146,9 @@ def test_bfloat16_activations_give_finite_float32_logits_close_to_float32():
     ]
     batch = random_batch(ImageDiffusion(), specs[0], tasks=(TEXT_TO_IMAGE,))
     variables = random_variables(specs[0], batch)
-    exact, rounded = (
-        forward(spec)(variables, batch)[0][TEXT_TO_IMAGE] for spec in specs
-    )
-    for expected, got in zip(
-        jax.tree.leaves(exact), jax.tree.leaves(rounded), strict=True
-    ):
+    outputs = [forward(spec)(variables, batch)[0][TEXT_TO_IMAGE] for spec in specs]
+    exact, rounded = (jax.tree.leaves([out.logits, out.patches]) for out in outputs)
+    for expected, got in zip(exact, rounded, strict=True):
         assert got.dtype == expected.dtype == jnp.float32
         assert np.isfinite(got).all()
         scale = float(jnp.std(expected))
@@ -161,7 +161,8 @@ def test_a_routed_model_runs_in_bfloat16():
     batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
     variables = random_variables(spec, batch)
     outputs, reports = forward(spec)(variables, batch)
-    for logits in jax.tree.leaves(outputs):
+    said = [(output.logits, output.patches) for output in outputs.values()]
+    for logits in jax.tree.leaves(said):
         assert logits.dtype == jnp.float32
         assert np.isfinite(logits).all()
     for routing in reports[1][TEXT_TO_IMAGE].values():

@@ -1,7 +1,5 @@
 """The noise schedule, the noised rows and the loss of the predicted noise."""
 
-import dataclasses
-
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tests.models.known_output import output_with
 from tests.models.tiny_model import (
     PATCH_SIZE,
     SIZES,
@@ -26,7 +25,6 @@ from unimod_jax.layout import (
     Stream,
     lay_out_documents,
 )
-from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
@@ -65,7 +63,7 @@ def perfect(group, noise_BNP):
         if group.layout.holds_patches(name):
             told_BTP = read_patches(noise_BNP, index_BT)
             patches[name] = jnp.where((index_BT >= 0)[..., None], told_BTP, 1e3)
-    return GroupOutput({}, patches)
+    return output_with({}, patches)
 
 
 def test_the_schedule_falls_from_all_signal_to_almost_none():
@@ -210,9 +208,7 @@ def test_diffusion_is_weighted_beside_text(corrupted):
         name: jnp.zeros((*stream.position_BT.shape, 24))
         for name, stream in group.streams.items()
     }
-    output = dataclasses.replace(
-        perfect(group, jnp.zeros_like(noise_BNP)), logits=logits
-    )
+    output = output_with(logits, perfect(group, jnp.zeros_like(noise_BNP)).patches)
     loss, metrics = ImageDiffusion(diffusion_weight=5.0).task_loss(
         group, output, noise_BNP
     )

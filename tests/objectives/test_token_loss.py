@@ -1,9 +1,11 @@
 """Cross-entropy of the targets, against NumPy, and the sum over tasks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models.known_output import output_with
 from tests.models.tiny_model import (
     SIZES,
     VOCABULARY_SIZE,
@@ -12,7 +14,6 @@ from tests.models.tiny_model import (
     tiny_spec,
 )
 from unimod_jax.layout import IMAGE, TEXT, Document, Stream, lay_out
-from unimod_jax.models import GroupOutput
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
     TASKS,
@@ -39,9 +40,8 @@ def random_output(group, seed=0, patch_size=0):
             logits[name] = 3 * rng.normal(size=(*shape, VOCABULARY_SIZE))
         if patch_size and name == IMAGE:
             patches[name] = rng.normal(size=(*shape, patch_size))
-    as_float32 = {n: jnp.asarray(x, jnp.float32) for n, x in logits.items()}
-    return GroupOutput(
-        as_float32, {n: jnp.asarray(x, jnp.float32) for n, x in patches.items()}
+    return output_with(
+        logits, {n: jnp.asarray(x, jnp.float32) for n, x in patches.items()}
     )
 
 
@@ -84,7 +84,7 @@ def test_weights_go_by_name_whatever_the_order_of_streams(order):
     stream = next(iter(group.streams))
     output = random_output(group)
     images, weighed = (
-        token_loss(group, output.logits, weights)
+        token_loss(group, output, weights)
         for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
     )
     # A modality that is not named weighs 1; one that is alone weighs the same at any.
@@ -92,6 +92,47 @@ def test_weights_go_by_name_whatever_the_order_of_streams(order):
     np.testing.assert_allclose(weighed[0], images[0], rtol=1e-6)
     target_BT = np.asarray(group.streams[stream].target_modality_BT)
     assert (target_BT == order.index(IMAGE)).sum() == 3 * SIZES.image_tokens
+
+
+@pytest.mark.parametrize("streams", [ONE_STREAM, TWO_STREAMS], ids=len)
+@pytest.mark.parametrize(
+    "objective",
+    [NextToken(), MaskedImage(), ImageDiffusion()],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_slots_that_never_predict_are_left_out_without_a_trace(objective, streams):
+    """Against all logits of all slots, and the gradients that JAX finds for them."""
+    for task, layout in objective.layouts(SIZES, streams).items():
+        group = random_group(layout, num_rows=3)
+        weights = {TEXT: 1.0, IMAGE: 0.5}
+
+        def of_all_slots(output, group=group, weights=weights):
+            total, weight = jnp.zeros(()), jnp.zeros(())
+            for name, logits_BTV in output.logits.items():
+                stream = group.streams[name]
+                target_BT1 = stream.target_id_BT[..., None]
+                share_BTV = jax.nn.log_softmax(logits_BTV)
+                loss_BT1 = -jnp.take_along_axis(share_BTV, target_BT1, axis=-1)
+                for index, modality in enumerate(group.layout.modalities):
+                    is_target_BT = stream.target_modality_BT == index
+                    weight_BT = weights[modality] * is_target_BT.astype(jnp.float32)
+                    total += jnp.sum(weight_BT * loss_BT1[..., 0])
+                    weight += jnp.sum(weight_BT)
+            return total / weight
+
+        def of_their_slots(output, group=group, weights=weights):
+            return token_loss(group, output, weights)[0]
+
+        output = random_output(group)
+        (loss, gradient), (expected, exact) = (
+            jax.value_and_grad(each)(output) for each in (of_their_slots, of_all_slots)
+        )
+        np.testing.assert_allclose(loss, expected, rtol=1e-6)
+        for found, leaf in zip(
+            jax.tree.leaves(gradient), jax.tree.leaves(exact), strict=True
+        ):
+            np.testing.assert_allclose(found, leaf, atol=1e-6, err_msg=task)
+        assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
 
 
 def test_every_held_token_but_the_first_is_a_next_token_target():
@@ -112,8 +153,8 @@ def test_what_empty_slots_predict_does_not_matter():
     logits_BTV = output.logits["text+image"]
     empty_BT = group.streams["text+image"].position_BT < 0
     assert empty_BT.any()
-    changed = GroupOutput(
-        {"text+image": jnp.where(empty_BT[..., None], 1e4, logits_BTV)}, {}
+    changed = output_with(
+        {"text+image": jnp.where(empty_BT[..., None], 1e4, logits_BTV)}
     )
     losses = [NextToken().task_loss(group, out, None)[0] for out in (output, changed)]
     assert losses[0] == losses[1]

@@ -38,6 +38,7 @@ def reveal_codes(
     """
     stream, start, num_tokens = with_segments(guided.rows.layout).slot_range("image")
     image = slice(start, start + num_tokens)
+    codes = slice(code_start, code_start + num_codes)
     held_BT = guided.rows.streams[stream].token_id_BT
 
     def step(index, carry):
@@ -46,8 +47,8 @@ def reveal_codes(
         id_BN = jnp.where(hidden_BN, special_tokens.MASK, code_BN + code_start)
         token_id_BT = held_BT.at[:, image].set(guided.mirror(id_BN))
         output = forward(guided.rows.with_stream(stream, token_id_BT=token_id_BT))
-        logits_BNV = guided.combine(output.logits[stream][:, image])
-        logits_BNV = logits_BNV[:, :, code_start : code_start + num_codes]
+        hidden_BND = output.hidden[stream][:, image]
+        logits_BNV = guided.combine(output.head.logits(hidden_BND, codes))
         key, sample_key, noise_key = jax.random.split(key, 3)
         sampled_BN = jax.random.categorical(sample_key, logits_BNV).astype(jnp.int32)
         sampled_BN = jnp.where(hidden_BN, sampled_BN, code_BN)

@@ -46,7 +46,8 @@ def lay_out(document: Document, layout: TaskLayout) -> TokenGroup:
       A TokenGroup of NumPy arrays whose leading axis is T (stack rows to get B).
 
     Raises:
-      ValueError: if a segment gets more tokens than it has slots, or is unknown.
+      ValueError: if a segment gets more tokens than it has slots, or is unknown, or if
+        a marker is missing from which something else is predicted.
     """
     known = {segment.name for segment in layout.segments}
     if unknown := sorted(set(document.tokens) - known):
@@ -70,6 +71,7 @@ def lay_out(document: Document, layout: TaskLayout) -> TokenGroup:
     for name in layout.stream_names:
         of_stream = slots["stream"] == layout.stream_names.index(name)
         arrays: dict[str, Any] = {field: slots[field][of_stream] for field in _FIELDS}
+        _check_targets(arrays["target_modality_BT"], name, layout)
         streams[name] = TokenStream(**arrays)
     return TokenGroup(streams, patch_NP, time_N, largest_time_N, layout)
 
@@ -114,6 +116,20 @@ def _slots_in_sequence_order(
         slots["position_BT"], slots["span_end"], prefix_end=ends.prefix
     )
     return slots | next_token_targets(slots)
+
+
+def _check_targets(
+    target_modality_T: np.ndarray, stream: str, layout: TaskLayout
+) -> None:
+    """Refuses targets in slots that the layout takes to predict nothing."""
+    slots = layout.predicting_slots(stream)
+    for slot in np.flatnonzero(target_modality_T >= 0):
+        if not slots.start <= slot < slots.stop:
+            raise ValueError(
+                f"slot {slot} of stream {stream!r} of task {layout.task!r} predicts a "
+                f"token, but only slots {slots.start} to {slots.stop - 1} may; give "
+                "every segment of one slot its token."
+            )
 
 
 def _num_tokens(document: Document, segment_name: str, layout: TaskLayout) -> int:

@@ -134,6 +134,10 @@ class InterleavedLayout:
         """Whether the head reads a stream: any token may precede a predicted one."""
         return bool(self.num_tokens(stream) and self.target_modalities)
 
+    def predicting_slots(self, stream: str) -> slice:
+        """All slots of a stream that the head reads: where tokens stand is data."""
+        return slice(0, self.num_tokens(stream) if self.predicts(stream) else 0)
+
     def holds_patches(self, stream: str) -> bool:
         """Whether a stream stores the continuous images."""
         return bool(self.num_patches) and IMAGE in self._held_in(stream)

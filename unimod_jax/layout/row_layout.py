@@ -70,6 +70,10 @@ class RowLayout(Protocol):
         """Whether the vocabulary head has anything to read in a stream."""
         ...
 
+    def predicting_slots(self, stream: str) -> slice:
+        """The shortest range of a stream's slots outside of which none has a target."""
+        ...
+
     def holds_patches(self, stream: str) -> bool:
         """Whether some slots of a stream are continuous patches."""
         ...

@@ -191,18 +191,17 @@ class TaskLayout:
 
     def predicts(self, stream: str) -> bool:
         """Whether the vocabulary head has anything to read in a stream."""
-        previous: SegmentSpec | None = None
-        for segment in self.segments:
-            if segment.continuous or segment.predicted_by == "nothing":
-                readers: list[SegmentSpec] = []
-            elif segment.predicted_by == "itself" or previous is None:
-                readers = [segment]
-            else:
-                readers = [previous, segment]
-            if any(self.stream_of(reader).name == stream for reader in readers):
-                return True
-            previous = segment
-        return False
+        slots = self.predicting_slots(stream)
+        return slots.stop > slots.start
+
+    def predicting_slots(self, stream: str) -> slice:
+        """The shortest range of a stream's slots outside of which none has a target.
+
+        Which slot predicts a segment's first token depends on how full the segments
+        before it are. Those of one slot are markers, and always hold their token;
+        `lay_out` refuses documents without one that this relies on.
+        """
+        return _predicting_slots(self).get(stream, slice(0, 0))
 
     def segment(self, name: str) -> SegmentSpec:
         """Returns a segment by name; KeyError for one that the task does not have."""
@@ -241,6 +240,39 @@ def _counted_order(layout: TaskLayout) -> AttentionOrder:
         prefix_end=ends.prefix,
     )
     return attention_order(np.repeat(stream, slots), *windows)
+
+
+@functools.cache
+def _predicting_slots(layout: TaskLayout) -> dict[str, slice]:
+    """Stream -> the shortest range that holds all its predicting slots, if any."""
+    ranges: dict[str, slice] = {}
+    for index in range(len(layout.segments)):
+        for name, first, count in _readers(layout, index):
+            stream, start, _ = layout.slot_range(name)
+            here = slice(start + first, start + first + count)
+            held = ranges.setdefault(stream, here)
+            ranges[stream] = slice(
+                min(held.start, here.start), max(held.stop, here.stop)
+            )
+    return ranges
+
+
+def _readers(layout: TaskLayout, index: int) -> list[tuple[str, int, int]]:
+    """(segment, first slot in it, slots) from which a segment may be predicted."""
+    segment = layout.segments[index]
+    if segment.continuous or segment.predicted_by == "nothing":
+        return []
+    if segment.predicted_by == "itself":
+        return [(segment.name, 0, segment.num_slots)]
+    readers = [(segment.name, 0, segment.num_slots - 1)]
+    for previous in reversed(layout.segments[:index]):
+        if previous.continuous:
+            readers.append((previous.name, previous.num_slots - 1, 1))
+            break
+        readers.append((previous.name, 0, previous.num_slots))
+        if previous.num_slots == 1:
+            break
+    return [reader for reader in readers if reader[2] > 0]
 
 
 def with_segments(layout: RowLayout) -> TaskLayout:

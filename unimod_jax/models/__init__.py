@@ -1,8 +1,8 @@
 """Where the two papers meet: one block, one attention, one transformer.
 
 Reading order: `config`, `transformer` (layers and scanned runs), `embedding`,
-`unified` (the whole model), `kv_cache`, `warm_start`, `accounting` (parameters and
-FLOPs).
+`vocabulary_head`, `unified` (the whole model), `kv_cache`, `warm_start`, `accounting`
+(parameters and FLOPs).
 """
 
 from unimod_jax.models.accounting import count_parameters, training_flops
@@ -15,6 +15,7 @@ from unimod_jax.models.config import (
 from unimod_jax.models.kv_cache import Caches, cache_bytes, empty_caches
 from unimod_jax.models.transformer import LayerReport, RoutingReport, Transformer
 from unimod_jax.models.unified import GroupOutput, ModelSpec, UnifiedModel
+from unimod_jax.models.vocabulary_head import VocabularyMap
 from unimod_jax.models.warm_start import warm_start
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "TaskDepth",
     "Transformer",
     "UnifiedModel",
+    "VocabularyMap",
     "cache_bytes",
     "count_parameters",
     "empty_caches",

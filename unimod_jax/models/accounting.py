@@ -7,7 +7,7 @@ static capacity. Papers count less, and differ in what, so there are four conven
 
     linear_only     the layers' linear maps and routers (what UniMoD's figures count)
     with_attention  and scores and values of attention
-    with_head       and the vocabulary head where something is predicted, and patches
+    with_head       and the vocabulary head where targets may stand, and patches
     valid_tokens    the same for typical rows, in which empty text slots cost nothing
 """
 
@@ -195,8 +195,8 @@ def forward_flops(
       layout: of the row.
       typical_text_tokens: how many text tokens a typical row of one image has.
     """
-    full = row_flops(spec, layout, slot_counts(layout))
-    valid = row_flops(spec, layout, valid_counts(layout, typical_text_tokens))
+    full = row_flops(spec, layout)
+    valid = row_flops(spec, typical_row(layout, typical_text_tokens))
     return {
         "linear_only": full.linear,
         "with_attention": full.linear + full.attention,
@@ -207,7 +207,7 @@ def forward_flops(
 
 def row_forward_flops(spec: ModelSpec, layout: RowLayout) -> int:
     """FLOPs of one row through the whole model, forward only: `with_head`."""
-    return row_flops(spec, layout, slot_counts(layout)).total
+    return row_flops(spec, layout).total
 
 
 def training_flops(
@@ -225,42 +225,33 @@ def training_flops(
     )
 
 
-def slot_counts(layout: RowLayout) -> dict[str, int]:
-    """Stream -> its slots, full or empty."""
-    return {name: layout.num_tokens(name) for name in layout.stream_names}
-
-
-def valid_counts(layout: RowLayout, typical_text_tokens: int) -> dict[str, int]:
-    """Stream -> the tokens it holds in a typical row.
+def typical_row(layout: RowLayout, typical_text_tokens: int) -> RowLayout:
+    """The layout without the slots that a typical row leaves empty.
 
     Stretches of text longer than a marker hold the typical number; packed rows have no
     empty slots.
     """
     if not isinstance(layout, TaskLayout):
-        return slot_counts(layout)
-    return {
-        name: sum(
-            min(segment.num_slots, typical_text_tokens)
-            if segment.modality == TEXT and segment.num_slots > 1
-            else segment.num_slots
-            for segment in layout.segments_of(name)
-        )
-        for name in layout.stream_names
-    }
+        return layout
+    segments = tuple(
+        dataclasses.replace(segment, num_slots=typical_text_tokens)
+        if segment.modality == TEXT and segment.num_slots > max(1, typical_text_tokens)
+        else segment
+        for segment in layout.segments
+    )
+    return dataclasses.replace(layout, segments=segments)
 
 
-def row_flops(
-    spec: ModelSpec, layout: RowLayout, tokens: Mapping[str, int]
-) -> RowFlops:
+def row_flops(spec: ModelSpec, layout: RowLayout) -> RowFlops:
     """FLOPs of one row through the whole model, forward only.
 
     Args:
       spec: the model.
-      layout: of the row; its streams are the model's.
-      tokens: stream -> tokens to charge for, of which a routed layer keeps
-        ceil(keep ratio * tokens).
+      layout: of the row, all of whose slots are charged for; its streams are the
+        model's. A routed layer keeps ceil(keep ratio * slots) of each stream.
     """
     c = spec.config
+    tokens = {name: layout.num_tokens(name) for name in layout.stream_names}
     linear = attention = 0
     for design in spec.designs:
         route = design.routing.route_of(layout.task)
@@ -279,7 +270,7 @@ def row_flops(
         for name, count in kept.items():
             linear += 2 * count * _layer_weights(spec, towers[name])
         attention += 4 * c.num_heads * c.head_dim * sum(kept.values()) ** 2
-    return RowFlops(linear, attention, _head_flops(spec, layout, tokens))
+    return RowFlops(linear, attention, _head_flops(spec, layout))
 
 
 def _layer_weights(spec: ModelSpec, tower: str) -> int:
@@ -317,10 +308,15 @@ def _predictor_weights(width: int) -> int:
     return count_parameters(jax.eval_shape(predictor.init, jax.random.key(0), token))
 
 
-def _head_flops(spec: ModelSpec, layout: RowLayout, tokens: Mapping[str, int]) -> int:
-    """The heads that read a row, and the map that its patches enter by."""
-    width = spec.config.width
-    predicting = sum(count for name, count in tokens.items() if layout.predicts(name))
-    holding = sum(count for name, count in tokens.items() if layout.holds_patches(name))
+def _head_flops(spec: ModelSpec, layout: RowLayout) -> int:
+    """The heads that read a row, and the map that its patches enter by.
+
+    The vocabulary head reads the slots that may have a target, as the loss does.
+    """
+    predicting = holding = 0
+    for name in layout.stream_names:
+        slots = layout.predicting_slots(name)
+        predicting += slots.stop - slots.start
+        holding += layout.num_tokens(name) * layout.holds_patches(name)
     patches = spec.patch_size * (layout.num_patches + holding)
-    return 2 * width * (spec.vocabulary_size * predicting + patches)
+    return 2 * spec.config.width * (spec.vocabulary_size * predicting + patches)

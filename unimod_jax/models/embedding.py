@@ -1,4 +1,4 @@
-"""In and out of the transformer: one shared table, one shared head, and image patches.
+"""In and out of the transformer: one shared table, and image patches.
 
 Embeddings are the only parameters MoT leaves shared (2411.04996, section 2.3): a
 token's id already tells its modality. Continuous patches enter and leave by one linear
@@ -116,45 +116,6 @@ class TokenEmbedding(nn.Module):
         if not (self.dropout and self.has_rng("dropout")):
             return embedded_BTD
         return dropped_out(embedded_BTD, self.dropout, self.make_rng("dropout"))
-
-
-class VocabularyHead(nn.Module):
-    """Logits from the last hidden state, one map for all towers; float32 result.
-
-    Attributes:
-      width: D.
-      vocabulary_size: V.
-      tied: whether the map is the embedding table.
-      bias: whether a bias is added.
-    """
-
-    width: int
-    vocabulary_size: int
-    tied: bool = False
-    bias: bool = False
-
-    @nn.compact
-    def __call__(
-        self, hidden_BTD: jax.Array, table_VD: jax.Array | None = None
-    ) -> jax.Array:
-        """[B, T, D] (and the table, if tied) -> float32 [B, T, V]."""
-        if self.tied:
-            assert table_VD is not None
-            kernel_DV = table_VD.T
-        else:
-            init = nn.with_logical_partitioning(
-                initializers.lecun_normal(), ("embed", "vocab")
-            )
-            shape = (self.width, self.vocabulary_size)
-            kernel_DV: jax.Array = self.param("kernel", init, shape, unbox=True)
-        logits_BTV = project(hidden_BTD, kernel_DV).astype(jnp.float32)
-        if self.bias:
-            zeros = nn.with_logical_partitioning(initializers.zeros, ("vocab",))
-            bias_V: jax.Array = self.param(
-                "bias", zeros, (self.vocabulary_size,), unbox=True
-            )
-            logits_BTV = logits_BTV + bias_V[None, None]
-        return logits_BTV
 
 
 class PatchHead(nn.Module):

@@ -1,4 +1,7 @@
-"""The unified model: a batch of task groups in, logits and patches per stream out."""
+"""The unified model: a batch of task groups in, logits and patches per stream out.
+
+Logits are not multiplied out here: see `vocabulary_head`.
+"""
 
 import dataclasses
 import functools
@@ -21,7 +24,7 @@ from unimod_jax.models.config import (
     MixtureOfTransformers,
     ModelConfig,
 )
-from unimod_jax.models.embedding import PatchHead, TokenEmbedding, VocabularyHead
+from unimod_jax.models.embedding import PatchHead, TokenEmbedding
 from unimod_jax.models.transformer import (
     GroupGeometry,
     Hidden,
@@ -29,6 +32,7 @@ from unimod_jax.models.transformer import (
     LayerReport,
     Transformer,
 )
+from unimod_jax.models.vocabulary_head import VocabularyHead, VocabularyMap
 from unimod_jax.mot import LayerCache, Norm, Towers, UntyingMap, common_streams
 
 
@@ -90,12 +94,20 @@ class GroupOutput:
     """What the model says about one task group.
 
     Attributes:
-      logits: stream -> float32 [B, T, V], for the streams that predict ids.
+      hidden: stream -> [B, T, D] after the final norm, in the compute dtype, for the
+        streams that predict ids.
+      head: how hidden states become logits.
       patches: stream -> float32 [B, T, P], for the streams that hold patches.
     """
 
-    logits: dict[str, jax.Array]
+    hidden: dict[str, jax.Array]
+    head: VocabularyMap
     patches: dict[str, jax.Array]
+
+    @property
+    def logits(self) -> dict[str, jax.Array]:
+        """Stream -> float32 [B, T, V]: all of them, at their full size."""
+        return {name: self.head.logits(x_BTD) for name, x_BTD in self.hidden.items()}
 
 
 class UnifiedModel(nn.Module):
@@ -186,7 +198,7 @@ class UnifiedModel(nn.Module):
         last_B1 = jnp.argmax(jnp.concatenate(positions, axis=1), axis=1)[:, None]
         hidden_BTD = jnp.concatenate(list(hidden.values()), axis=1)
         last_B1D = jnp.take_along_axis(hidden_BTD, last_B1[..., None], axis=1)
-        return self.vocabulary_head(last_B1D, self._tied_table())[:, 0], caches
+        return self._head().logits(last_B1D)[:, 0], caches
 
     def _extended(
         self, group: TokenGroup, caches: list[LayerCache | None]
@@ -221,18 +233,14 @@ class UnifiedModel(nn.Module):
 
     def _read(self, group: TokenGroup, hidden: dict[str, jax.Array]) -> GroupOutput:
         layout = group.layout
-        table_VD = self._tied_table()
-        logits = {
-            name: self.vocabulary_head(x, table_VD)
-            for name, x in hidden.items()
-            if layout.predicts(name)
-        }
+        predicting = {name: x for name, x in hidden.items() if layout.predicts(name)}
         patches = {
             name: self.patch_head(x)
             for name, x in hidden.items()
             if layout.holds_patches(name)
         }
-        return GroupOutput(logits, patches)
+        return GroupOutput(predicting, self._head(), patches)
 
-    def _tied_table(self) -> jax.Array | None:
-        return self.embedding.table if self.spec.config.tied_head else None
+    def _head(self) -> VocabularyMap:
+        tied = self.spec.config.tied_head
+        return self.vocabulary_head(self.embedding.table if tied else None)

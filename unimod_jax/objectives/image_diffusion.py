@@ -137,7 +137,7 @@ class ImageDiffusion:
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
     ) -> tuple[jax.Array, Metrics]:
         """L_LM + lambda L_DDPM over the group."""
-        loss, metrics = token_loss(group, output.logits, {})
+        loss, metrics = token_loss(group, output, {})
         if noise is not None:
             image_loss = noise_loss(group, output, noise)
             metrics["image_loss"] = image_loss

@@ -117,7 +117,7 @@ class MaskedImage:
     ) -> tuple[jax.Array, Metrics]:
         """Mean cross-entropy over hidden codes, or over caption tokens."""
         del noise
-        return token_loss(group, output.logits, {})
+        return token_loss(group, output, {})
 
 
 def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:

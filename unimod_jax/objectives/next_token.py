@@ -104,4 +104,4 @@ class NextToken:
         """Weighted mean cross-entropy of the task's targets."""
         del noise
         weights = {IMAGE: self.image_weight}
-        return token_loss(group, output.logits, weights, self.z_loss)
+        return token_loss(group, output, weights, self.z_loss)
