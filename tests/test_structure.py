@@ -7,6 +7,7 @@ is run over every file of the packages, and over small bad sources that it must 
 import ast
 import graphlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,6 +71,9 @@ HEAVY_LIBRARIES = {
     *("tensorflow_datasets", "grain", "orbax", "tokenizers", "sklearn", "tyro"),
     *("cattrs", "tensorboardX", "matplotlib", "jinja2", "rich"),
 }
+# A process of its own, whose interpreter has PyTorch and NumPy and nothing of ours.
+TORCH_PEER = "experiments.benchmark.torch_peer"
+TORCH_PEER_LIBRARIES = {"torch", "numpy"} | sys.stdlib_module_names
 JUNK_DRAWERS = {"utils", "helpers", "common", "misc", "types"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 DEPRECATED = tuple(f"jax.experimental.{name}" for name in ("pjit", "shard_map", "maps"))
@@ -309,6 +313,17 @@ def light_rooms_import_alone(path: str, source: str) -> Iterator[str]:
                 )
 
 
+def the_torch_peer_is_alone(path: str, source: str) -> Iterator[str]:
+    """What runs under PyTorch's interpreter imports PyTorch, NumPy and itself."""
+    if not is_or_in(module_of(path), TORCH_PEER):
+        return
+    for node in ast.walk(ast.parse(source)):
+        for line, name in imports(node, path):
+            library = name.split(".")[0]
+            if library not in TORCH_PEER_LIBRARIES and not is_or_in(name, TORCH_PEER):
+                yield f"{path}:{line}: {TORCH_PEER} must run without {name}."
+
+
 def models_have_one_attention(path: str, source: str) -> Iterator[str]:
     """Only `mot.attention` calls the kernels, and no model calls another attention."""
     if not path.startswith("unimod_jax/"):
@@ -336,6 +351,7 @@ RULES: list[Rule] = [
     nothing_deprecated_is_used,
     nothing_is_unpickled,
     light_rooms_import_alone,
+    the_torch_peer_is_alone,
     models_have_one_attention,
 ]
 
@@ -370,6 +386,7 @@ def test_light_rooms_import_only_light_rooms():
 
 
 MOT, KERNEL = "unimod_jax/mot/towers.py", "pallas_kernels/some_op/triton.py"
+PEER = "experiments/benchmark/torch_peer/model.py"
 
 
 def _function(name: str, lines: int) -> str:
@@ -442,6 +459,9 @@ def _enclosed_kernel(lines: int) -> str:
         (light_rooms_import_alone, MOT, "import orbax.checkpoint as ocp"),
         (light_rooms_import_alone, KERNEL, "try:\n  import rich\nexcept E: pass"),
         (light_rooms_import_alone, MOT, "class C:\n  from grain import MapDataset"),
+        (the_torch_peer_is_alone, PEER, "import unimod_jax.layout"),
+        (the_torch_peer_is_alone, PEER, "def late():\n  import jax"),
+        (the_torch_peer_is_alone, PEER, "import experiments.benchmark.suite"),
     ],
 )
 def test_a_rule_refuses_what_breaks_it(rule: Rule, path: str, source: str):
@@ -466,6 +486,7 @@ def test_a_rule_refuses_what_breaks_it(rule: Rule, path: str, source: str):
         ("unimod_jax/models/a.py", "from unimod_jax import mod, mot"),
         ("unimod_jax/mod/__init__.py", "from unimod_jax.mod import selection"),
         ("unimod_jax/training/loop.py", "import grain\nimport unimod_jax.data"),
+        (PEER, "import torch\nimport json\nfrom . import training"),
         (KERNEL, _function("_forward_kernel", 150)),
         (KERNEL, _enclosed_kernel(lines=100)),
     ],

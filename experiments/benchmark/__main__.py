@@ -6,6 +6,7 @@ the absolutes are in the records of the JSON file.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ SECONDS = {
 def suite_named(name: str) -> Suite:
     """The function of a suite; imported late, after the platform is chosen."""
     from experiments.benchmark.input_wait import input_suite
+    from experiments.benchmark.peers import peers_suite
     from experiments.benchmark.routing import routing_suite
     from experiments.benchmark.towers import towers_suite
     from experiments.benchmark.utilisation import utilisation_suite
@@ -46,6 +48,7 @@ def suite_named(name: str) -> Suite:
     return {
         "routing": routing_suite,
         "towers": towers_suite,
+        "peers": peers_suite,
         "input": input_suite,
         "utilisation": utilisation_suite,
     }[name]
@@ -55,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs what the command line asks for; see --help."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(arguments)
+    # PyTorch takes turns on the same GPU and needs memory of its own.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         if options.suite is None:
             results = read_results(_required(options.json))

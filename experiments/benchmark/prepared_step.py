@@ -22,6 +22,7 @@ from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training import TrainState, training_step
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.state import make_state
+from unimod_jax.training.step import Metrics
 
 _MOST_SAMPLES = 100
 
@@ -38,6 +39,7 @@ class PreparedStep:
       program: the compiled function (state, batch) -> (state, metrics).
       state: the current state; a step donates it.
       batch: the rows, on the device.
+      metrics: of the last step; empty before the first.
     """
 
     workload: Workload
@@ -49,11 +51,12 @@ class PreparedStep:
     program: Any
     state: TrainState
     batch: UnifiedBatch
+    metrics: Metrics = dataclasses.field(default_factory=dict)
 
     def start(self) -> Any:
         """Queues one step; returns what is ready when all of it is done."""
-        self.state, metrics = self.program(self.state, self.batch)
-        return self.state, metrics
+        self.state, self.metrics = self.program(self.state, self.batch)
+        return self.state, self.metrics
 
     @property
     def peak_bytes(self) -> int:
