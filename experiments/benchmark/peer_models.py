@@ -67,7 +67,6 @@ def peer_experiment(system: str, sizes: PeerSizes) -> Experiment:
         compute_dtype=sizes.compute_dtype,
         residual_dropout=0.0,
         image_positions=False,
-        remat="nothing",
     )
     data = dataclasses.replace(
         base.data,
