@@ -21,8 +21,7 @@ def experiment_names() -> list[str]:
     return [
         f"{file.parent.name}/{file.stem}"
         for file in sorted(_FOLDER.glob("*/*.py"))
-        # A folder that runs is a command, such as the benchmark.
-        if file.stem != "__init__" and not (file.parent / "__main__.py").exists()
+        if "\ndef experiment()" in file.read_text(encoding="utf-8")
     ]
 
 
@@ -126,9 +125,10 @@ def _report_thread(failure: threading.ExceptHookArgs) -> None:
 def keep_compiled_programs() -> None:
     """Keeps what XLA compiled under .cache/ for the next command of this machine.
 
-    Called by real processes only: it is a setting of the whole process.
+    Called by real processes only: it is a setting of the whole process. Programs that
+    compile in less than half a second are not worth a file.
     """
     import jax
 
     jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

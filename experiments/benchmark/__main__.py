@@ -6,6 +6,7 @@ the absolutes are in the records of the JSON file.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 import time
@@ -36,9 +37,13 @@ SECONDS = {
 }
 """About how long each suite times steps; the compilation of steps comes on top."""
 
+LIMIT_SECONDS = 450.0
+"""No suite is begun after so long: a GPU is often lent by the minute."""
+
 
 def suite_named(name: str) -> Suite:
     """The function of a suite; imported late, after the platform is chosen."""
+    from experiments.benchmark.compiling import compile_suite
     from experiments.benchmark.input_wait import input_suite
     from experiments.benchmark.peers import peers_suite
     from experiments.benchmark.routing import routing_suite
@@ -49,6 +54,7 @@ def suite_named(name: str) -> Suite:
         "routing": routing_suite,
         "towers": towers_suite,
         "peers": peers_suite,
+        "compile": compile_suite,
         "input": input_suite,
         "utilisation": utilisation_suite,
     }[name]
@@ -60,6 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     # PyTorch takes turns on the same GPU and needs memory of its own.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    status = 0
     try:
         if options.suite is None:
             results = read_results(_required(options.json))
@@ -68,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if options.json:
                 write_results(options.json, results)
         print(text_table(results["figures"], results["records"]))
+        if results.get("not_run"):
+            status = 1
         if options.plot:
             title = f"{results['device_kind']}, {results['date'][:10]}"
             plot_figures(results["figures"], title, options.plot)
@@ -75,6 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             _write_table(options.readme, _required(options.json), results["figures"])
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from None
+    if status:
+        raise SystemExit(status)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,24 +133,46 @@ def _measured(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str
         jax.config.update("jax_platforms", _PLATFORMS[options.device])
     names = list(SECONDS) if options.suite == "all" else [options.suite]
     platform = current_device().platform
-    result, seconds = SuiteResult([], {}), {}
-    for name in names:
-        setting = Setting(
-            platform=platform,
-            seconds=0.0 if options.quick else SECONDS[name],
-            quick=options.quick,
-            torch_python=options.torch_python,
-            say=_say,
-        )
-        start = time.monotonic()
-        records, figures = suite_named(name)(setting)
-        seconds[name] = round(time.monotonic() - start, 1)
-        _say(f"{name}: done in {seconds[name]:.0f} s")
-        result = SuiteResult(result.records + records, result.figures | figures)
+    setting = Setting(platform, 0.0, options.quick, options.torch_python, _say)
     return {
         **provenance(_MODULE, arguments),
         **machine(),
+        **run_suites({name: suite_named(name) for name in names}, setting),
+    }
+
+
+def run_suites(suites: Mapping[str, Suite], setting: Setting) -> dict[str, Any]:
+    """Runs suites one after another; one that fails does not stop the rest.
+
+    Args:
+      suites: name, of `SECONDS`, -> suite.
+      setting: of all of them, but for the seconds that each has.
+
+    Returns:
+      `suite_seconds`, compilation and all; `not_run`, suite -> why it has no figures;
+      `figures` and `records` of the others.
+    """
+    start, seconds, not_run = time.monotonic(), {}, {}
+    result = SuiteResult([], {})
+    for name, suite in suites.items():
+        spent = time.monotonic() - start
+        if spent > LIMIT_SECONDS:
+            not_run[name] = f"left out after {spent:.0f} s; run --suite {name} alone."
+            setting.say(f"{name}: {not_run[name]}")
+            continue
+        share = 0.0 if setting.quick else SECONDS[name]
+        try:
+            records, figures = suite(dataclasses.replace(setting, seconds=share))
+        except Exception as failure:
+            not_run[name] = f"{type(failure).__name__}: {failure}"
+            setting.say(f"{name}: failed, {not_run[name]}")
+            continue
+        seconds[name] = round(time.monotonic() - start - spent, 1)
+        setting.say(f"{name}: done in {seconds[name]:.0f} s")
+        result = SuiteResult(result.records + records, result.figures | figures)
+    return {
         "suite_seconds": seconds,
+        "not_run": not_run,
         "figures": result.figures,
         "records": result.records,
     }

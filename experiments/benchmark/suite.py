@@ -8,12 +8,10 @@ and figures (named ratios, ours over theirs or routed over dense).
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 type Record = dict[str, Any]
 """One flat JSON object."""
-
-Platform = Literal["cpu", "gpu", "tpu"]
 
 
 class SuiteResult(NamedTuple):
@@ -34,7 +32,7 @@ class Setting:
     """Where and how long to measure.
 
     Attributes:
-      platform: of the machine; suites choose their sizes by it.
+      platform: "cpu", "gpu" or "tpu"; suites choose their sizes by it.
       seconds: about how long a suite may time steps. Compilation comes on top; no suite
         takes fewer than a handful of samples, however long they are.
       quick: the smallest sizes and fewest samples that still say something; for tests.
@@ -42,7 +40,7 @@ class Setting:
       say: prints a line of progress.
     """
 
-    platform: Platform
+    platform: str
     seconds: float
     quick: bool = False
     torch_python: Path | None = None

@@ -25,7 +25,7 @@ from tests.models.tiny_model import (
 from unimod_jax.layout import AttentionGeometry, rotary_phase
 from unimod_jax.mod import jitter
 from unimod_jax.models import MixtureOfDepths
-from unimod_jax.models.transformer import GroupGeometry, Layer
+from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.mot import COMPONENTS, TransformerBlock
 from unimod_jax.objectives import IMAGE_TO_TEXT, INTERLEAVED, ImageDiffusion
 

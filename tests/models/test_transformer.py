@@ -19,7 +19,7 @@ from unimod_jax.layout import rotary_phase
 from unimod_jax.layout.token_batch import AttentionGeometry
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfDepths, Transformer, UnifiedModel
-from unimod_jax.models.transformer import GroupGeometry, Layer
+from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import TEXT_ONLY, TEXT_TO_IMAGE, NextToken
 

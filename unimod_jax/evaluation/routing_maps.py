@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax import mod
 from unimod_jax.data import RowTemplates, document
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation.text_decoder import without_line_ends
 from unimod_jax.layout import IMAGE, Document, TaskLayout, UnifiedBatch
 from unimod_jax.models import LayerReport
-from unimod_jax.models.transformer import LayerDesign
+from unimod_jax.models.layer import LayerDesign
+from unimod_jax.models.transformer import layer_runs
 from unimod_jax.objectives import TEXT_TO_IMAGE
 
 
@@ -129,13 +129,13 @@ def count_kept(
 ) -> None:
     """Adds the first num_rows rows of a batch to the counts per layer and task."""
     first_layer = 0
-    for (_, length), report in zip(mod.runs(designs), reports, strict=True):
+    for run, report in zip(layer_runs(designs), reports, strict=True):
         for task, streams in report.items():
             for name, routing in streams.items():
                 patch_index_BT = batch[task].streams[name].patch_index_BT[:num_rows]
                 is_image_BT = patch_index_BT >= 0
-                for offset in range(length):
+                for offset in range(len(run)):
                     kept_BT = np.asarray(routing.kept_BT[offset])[:num_rows]
                     chosen = patch_index_BT[is_image_BT & kept_BT]
                     np.add.at(kept[first_layer + offset, task], chosen, 1)
-        first_layer += length
+        first_layer += len(run)

@@ -81,6 +81,16 @@ class CausalGate(nn.Module):
         mean = total / jnp.maximum(weight, jnp.finfo(jnp.float32).tiny)
         return jnp.where(weight > 0.0, mean, jnp.float32(initial))
 
+    def stay(self) -> None:
+        """Writes every threshold as it stands, where state is mutable.
+
+        Capacities of one ramp are branches of one program, which must all write the
+        same state, also where everything is kept and no threshold is asked.
+        """
+        if is_training(self):
+            for state in self.running.values():
+                state.value = jnp.asarray(state.value)
+
     def follow(
         self, stream: str, score_BT: jax.Array, valid_BT: jax.Array, keep_ratio: float
     ) -> None:

@@ -5,7 +5,7 @@ one route a text-to-image-routed or understanding-routed layer, all routes a sha
 layer (still one router per task). Each task takes its own path: a set of layers and a
 keep ratio for each. So are the comparisons: one router name for all tasks is Basic MoD,
 a keep ratio of 0 in every other layer is capacity-0 interleaving, and 0 from some layer
-on is early exit. Runs of equal layers are scanned as one compiled body.
+on is early exit. Neighbours that differ in keep ratios at most are scanned as one body.
 """
 
 import dataclasses
@@ -102,6 +102,22 @@ class LayerSpec:
     def route_of(self, task: str) -> Route | None:
         """The task's route, or None where the task runs densely."""
         return next((route for route in self.routes if route.task == task), None)
+
+    @property
+    def without_ratios(self) -> "LayerSpec":
+        """The layer with every task that it routes kept whole.
+
+        Layers that are equal without their ratios have the same parameters: those of a
+        ramp, for one. A task that skips the layer still does.
+        """
+        return LayerSpec(
+            tuple(
+                route
+                if route.skips_layer
+                else dataclasses.replace(route, keep_ratio=1.0)
+                for route in self.routes
+            )
+        )
 
     @property
     def kind(self) -> str:

@@ -136,6 +136,11 @@ class TokenChoice(nn.Module):
         if route.causal_rule == "predictor":
             self.predictor = MembershipPredictor(self.streams, self.width)
 
+    def stay(self) -> None:
+        """Writes the thresholds as they stand, if there are any; see `CausalGate`."""
+        if self.route.causal_rule != "top_k":
+            self.gate.stay()
+
     def __call__(
         self,
         streams: _Streams,
@@ -145,6 +150,7 @@ class TokenChoice(nn.Module):
         num_slots: Mapping[str, int],
         room: _Streams | None = None,
         received: _Streams | None = None,
+        route: Route | None = None,
     ) -> dict[str, Chosen]:
         """Chooses tokens of each stream.
 
@@ -157,6 +163,8 @@ class TokenChoice(nn.Module):
             cache holds those kept before; None for whole rows.
           received: stream -> float [B, T], attention received, for that scorer. Sums
             over later queries look ahead, whatever the rule.
+          route: its keep ratios are followed, where layers that differ in nothing else
+            share this choice's parameters; None follows the choice's own.
 
         Returns:
           stream -> what to do with it.
@@ -171,7 +179,8 @@ class TokenChoice(nn.Module):
         chosen = {}
         for name in streams:
             position_BT = geometry[name].position_BT
-            if self.route.keep_ratio_of(name) == 1.0:
+            keep_ratio = (route or self.route).keep_ratio_of(name)
+            if keep_ratio == 1.0:
                 selection, kept_BT = None, position_BT >= 0
                 loss = differing = jnp.zeros((), jnp.float32)
             else:
@@ -180,6 +189,7 @@ class TokenChoice(nn.Module):
                     score[name],
                     logits.get(name),
                     position_BT,
+                    keep_ratio,
                     num_slots[name],
                     None if room is None else room[name],
                 )
@@ -226,6 +236,7 @@ class TokenChoice(nn.Module):
         score_BT: jax.Array,
         logit_BT: jax.Array | None,
         position_BT: jax.Array,
+        keep_ratio: float,
         num_slots: int,
         room_B: jax.Array | None,
     ) -> _Candidates:
@@ -236,7 +247,6 @@ class TokenChoice(nn.Module):
         decisive_BT = ranked_BT
         if self.route.causal_rule == "predictor" and logit_BT is not None:
             decisive_BT = logit_BT + tie_break_BT
-        keep_ratio = self.route.keep_ratio_of(stream)
         return _Candidates(
             stream=stream,
             ranked_BT=ranked_BT,

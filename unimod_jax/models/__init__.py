@@ -13,7 +13,8 @@ from unimod_jax.models.config import (
     TaskDepth,
 )
 from unimod_jax.models.kv_cache import Caches, cache_bytes, empty_caches
-from unimod_jax.models.transformer import LayerReport, RoutingReport, Transformer
+from unimod_jax.models.layer import LayerReport, RoutingReport
+from unimod_jax.models.transformer import Transformer
 from unimod_jax.models.unified import GroupOutput, ModelSpec, UnifiedModel
 from unimod_jax.models.vocabulary_head import VocabularyMap
 from unimod_jax.models.warm_start import warm_start

@@ -43,6 +43,8 @@ class ModelConfig:
       remat: what of each layer the backward pass computes again, to save memory:
         "all", "all_but_attention" (its result is kept, one more [B, T, D] a layer), or
         "nothing".
+      remat_above: nothing is computed again of layers in which every task keeps at most
+        this share of its tokens; what they store is small.
       modalities: what tokens can be.
     """
 
@@ -68,6 +70,7 @@ class ModelConfig:
     image_positions: bool = True
     compute_dtype: str = "float32"
     remat: Literal["all", "all_but_attention", "nothing"] = "all_but_attention"
+    remat_above: float = 0.25
     modalities: tuple[str, ...] = (TEXT, IMAGE)
 
     def __post_init__(self) -> None:
@@ -202,6 +205,7 @@ class TaskDepth:
       keep_ratio: of its first routed layer.
       final_keep_ratio: of its last routed layer; None keeps the ratio constant.
       schedule: how the ratio runs from the first to the last.
+      levels: as of `MixtureOfDepths`.
     """
 
     task: str
@@ -209,6 +213,7 @@ class TaskDepth:
     keep_ratio: float = 0.4
     final_keep_ratio: float | None = None
     schedule: Literal["linear", "cosine"] = "linear"
+    levels: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +227,9 @@ class MixtureOfDepths:
         the layer.
       final_keep_ratio: share that the last routed layer keeps; None: the same.
       schedule: how the share runs from the first routed layer to the last.
+      levels: how many different shares a schedule has at most: neighbouring layers take
+        their mean, so that as many tokens are kept and fewer capacities compiled; 0:
+        every layer has its own.
       text_keep_ratio: the share of a text stream of its own; 0 uses `keep_ratio`.
       task_depths: tasks that are routed in a way of their own.
       single_router: one router for all tasks (Mixture-of-Depths) instead of one each.
@@ -237,6 +245,7 @@ class MixtureOfDepths:
     keep_ratio: float = 0.4
     final_keep_ratio: float | None = None
     schedule: Literal["linear", "cosine"] = "linear"
+    levels: int = 0
     text_keep_ratio: float = 0.0
     task_depths: tuple[TaskDepth, ...] = ()
     single_router: bool = False
@@ -257,6 +266,7 @@ class MixtureOfDepths:
                 self.keep_ratio,
                 self.final_keep_ratio,
                 self.schedule,
+                self.levels,
             )
             for task in self.tasks
         }
@@ -266,7 +276,11 @@ class MixtureOfDepths:
     def _path(self, depth: TaskDepth, num_layers: int) -> mod.TaskPath:
         layers = _layers(depth.routed_layers, num_layers)
         ratios = mod.keep_ratios(
-            depth.schedule, len(layers), depth.keep_ratio, depth.final_keep_ratio
+            depth.schedule,
+            len(layers),
+            depth.keep_ratio,
+            depth.final_keep_ratio,
+            depth.levels,
         )
         text = self.text_keep_ratio
         route = mod.Route(

@@ -1,216 +1,99 @@
-"""The stack: a layer runs every task group, and runs of equal layers are scanned.
+"""The stack: runs of alike layers are scanned.
 
-A layer loops over the groups with one set of weights; a routed group keeps its own
-static number of tokens and pays only for those. Groups are never concatenated.
+Layers are alike when they have the same parameters: they may differ in keep ratios, as
+those of a ramp do. Such a run is one scanned body too, in which each task whose ratio
+changes switches among its capacities; everything else is compiled once.
 """
 
-import dataclasses
-import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from unimod_jax import mod
-from unimod_jax.layout import (
-    AttentionGeometry,
-    RowLayout,
-    SequenceOrder,
-    Stream,
-    sequence_order,
-)
+from unimod_jax.layout import RowLayout, Stream
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.mot import (
-    ATTENTION_RESULT,
-    BlockConfig,
-    LayerCache,
-    TransformerBlock,
-    UntyingMap,
+from unimod_jax.models.layer import (
+    GroupGeometry,
+    Hidden,
+    Layer,
+    LayerDesign,
+    LayerReport,
 )
+from unimod_jax.mot import ATTENTION_RESULT, BlockConfig, LayerCache
 
-type Hidden = dict[str, dict[str, jax.Array]]
-"""Task -> stream -> [B, T, D]."""
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class GroupGeometry:
-    """The geometry of one task group's streams, with its static layout.
-
-    Attributes:
-      streams: stream -> geometry of its tokens.
-      layout: static.
-      order: of all these tokens, where attention reads them in sequence order; None
-        where it reads them as they are stored.
-    """
-
-    streams: dict[str, AttentionGeometry]
-    layout: RowLayout = dataclasses.field(metadata={"static": True})
-    order: SequenceOrder | None = None
-
-    def in_attention_order(self) -> "GroupGeometry":
-        """The same with the order that the layout chose: once for all layers."""
-        if self.layout.attention_order.name == "storage":
-            return self
-        return dataclasses.replace(self, order=sequence_order(self.streams))
+type LayerRun = tuple[LayerDesign, ...]
+"""Neighbouring layers that are alike: their parameters are stacked in one tree."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class RoutingReport:
-    """What a routed layer did with one stream; stacked to [L, ...] over a run.
-
-    Attributes:
-      kept_BT: boolean, which tokens the layer processed.
-      auxiliary_loss: float32 scalar, of the rule that chooses when decoding.
-      disagreement: float32 scalar, share of tokens that rule would choose otherwise.
-    """
-
-    kept_BT: jax.Array
-    auxiliary_loss: jax.Array
-    disagreement: jax.Array
-
-
-type LayerReport = dict[str, dict[str, RoutingReport]]
-"""Routed task -> stream -> report."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerDesign:
-    """One layer: what it routes, and what it unties."""
-
-    routing: mod.LayerSpec
-    untying: UntyingMap
-
-
-class Layer(nn.Module):
-    """One layer: a block, and for each routed task a choice of tokens.
-
-    Attributes:
-      config: of the block.
-      design: what is routed and what is untied.
-      streams: how the whole model stores modalities.
-    """
-
-    config: BlockConfig
-    design: LayerDesign
-    streams: tuple[Stream, ...]
-
-    def setup(self) -> None:
-        """Makes the block, the routers (tasks may share one) and the choices."""
-        names, width = tuple(s.name for s in self.streams), self.config.width
-        self.block = TransformerBlock(self.config, self.design.untying, self.streams)
-        routes = [r for r in self.design.routing.routes if not r.skips_layer]
-        self.routers = {
-            route.router_name: mod.TaskRouter(names, width)
-            for route in routes
-            if route.scorer == "linear"
-        }
-        self.choices = {
-            route.task: mod.TokenChoice(
-                route, names, width, self.routers.get(route.router_name)
-            )
-            for route in routes
-        }
-
-    def __call__(
-        self,
-        hidden: Hidden,
-        geometry: dict[str, GroupGeometry],
-        cache: LayerCache | None = None,
-    ) -> tuple[Hidden, tuple[LayerReport, LayerCache | None]]:
-        """Maps hidden states to hidden states.
-
-        Args:
-          hidden: task -> stream -> [B, T, D].
-          geometry: task -> geometry of the same tokens.
-          cache: keys and values of earlier tokens of the one task there is, or None.
-
-        Returns:
-          (hidden states, (what the routes did, the cache with this layer's tokens)).
-        """
-        after: Hidden = {}
-        report: LayerReport = {}
-        for task, streams in hidden.items():
-            route = self.design.routing.route_of(task)
-            where = geometry[task]
-            if route is None:
-                delta, cache = self.block(streams, where.streams, cache, where.order)
-            elif route.skips_layer:
-                after[task] = streams
-                continue
-            else:
-                delta, report[task], cache = self._routed(streams, where, route, cache)
-            after[task] = {name: x + delta[name] for name, x in streams.items()}
-        return after, (report, cache)
-
-    def _routed(
-        self,
-        streams: dict[str, jax.Array],
-        where: GroupGeometry,
-        route: mod.Route,
-        cache: LayerCache | None,
-    ) -> tuple[dict[str, jax.Array], dict[str, RoutingReport], LayerCache | None]:
-        received = None
-        if route.scorer == "attention":
-            received = self.block.attention_received(streams, where.streams)
-        chosen = self.choices[route.task](
-            streams,
-            where.streams,
-            causal={name: where.layout.is_causal(name) for name in streams},
-            num_slots={name: where.layout.num_tokens(name) for name in streams},
-            room=None
-            if cache is None
-            else {name: cache.room(name) for name in streams},
-            received=received,
-        )
-        in_order = where.order is not None
-        delta, cache = mod.routed_delta(
-            # The kept tokens have an order of their own.
-            lambda kept, at: self.block(
-                kept, at, cache, sequence_order(at) if in_order else None
-            ),
-            streams,
-            where.streams,
-            chosen,
-        )
-        report = {
-            name: RoutingReport(c.kept_BT, c.auxiliary_loss, c.disagreement)
-            for name, c in chosen.items()
-        }
-        return delta, report, cache
+def layer_runs(designs: Sequence[LayerDesign]) -> tuple[LayerRun, ...]:
+    """All layers in maximal runs of layers that differ in keep ratios at most."""
+    grouped = itertools.groupby(designs, key=lambda design: design.without_ratios)
+    return tuple(tuple(run) for _, run in grouped)
 
 
 Remat = Literal["all", "all_but_attention", "nothing"]
+"""What of a layer the backward pass computes again, instead of storing it."""
 
-REMAT: dict[Remat, Callable[[type[Layer]], type[Layer]]] = {
-    # A scanned body is not merged with its other computation: no barrier is needed.
-    "all": functools.partial(nn.remat, prevent_cse=False),
-    "all_but_attention": functools.partial(
-        nn.remat,
-        prevent_cse=False,
-        policy=jax.checkpoint_policies.save_only_these_names(ATTENTION_RESULT),
-    ),
-    "nothing": lambda layer: layer,
-}
-"""What the backward pass computes again -> the layer that does so."""
+
+def rematerialised(
+    layer: type[Layer], remat: Remat, *, prevent_cse: bool
+) -> type[Layer]:
+    """The layer whose activations are computed again in the backward pass.
+
+    Args:
+      layer: the module.
+      remat: how much of it.
+      prevent_cse: whether the compiler might merge the two computations; it does not
+        across the iterations of a scan.
+    """
+    if remat == "nothing":
+        return layer
+    policy = None
+    if remat == "all_but_attention":
+        policy = jax.checkpoint_policies.save_only_these_names(ATTENTION_RESULT)
+    return nn.remat(layer, prevent_cse=prevent_cse, policy=policy)
+
+
+def most_kept(designs: LayerRun, geometry: Mapping[str, GroupGeometry]) -> float:
+    """The largest share of its tokens that a task keeps in one of the layers."""
+    shares = [
+        _kept_share(design.routing.route_of(task), where.layout)
+        for task, where in geometry.items()
+        for design in designs
+    ]
+    return max(shares, default=0.0)
+
+
+def _kept_share(route: mod.Route | None, layout: RowLayout) -> float:
+    if route is None:
+        return 1.0
+    if route.skips_layer:
+        return 0.0
+    names = layout.stream_names
+    kept = sum(route.keep_ratio_of(name) * layout.num_tokens(name) for name in names)
+    return kept / layout.row_length
 
 
 class Transformer(nn.Module):
-    """All layers; equal neighbours are one scanned, rematerialised body.
+    """All layers; alike neighbours are one scanned, rematerialised body.
 
     Attributes:
       config: of every block.
       designs: one per layer.
       streams: how the whole model stores modalities.
-      remat: what of each layer the backward pass computes again; a key of `REMAT`.
+      remat: what of each layer the backward pass computes again.
+      remat_above: not of layers in which every task keeps at most this share.
     """
 
     config: BlockConfig
     designs: tuple[LayerDesign, ...]
     streams: tuple[Stream, ...]
     remat: Remat = "all_but_attention"
+    remat_above: float = 0.0
 
     @nn.compact
     def __call__(
@@ -228,27 +111,77 @@ class Transformer(nn.Module):
             `models.kv_cache`; None where nothing is cached.
 
         Returns:
-          Hidden states of the same shapes; a report per run; the caches after it.
+          Hidden states of the same shapes; a report per run of alike layers; the caches
+          after it.
         """
         if not caches:
             geometry = {
                 task: where.in_attention_order() for task, where in geometry.items()
             }
-        body = REMAT[self.remat](Layer)
-        reports, after = [], []
-        for index, (design, length) in enumerate(mod.runs(self.designs)):
-            scanned = nn.scan(
-                body,
-                variable_axes={"params": 0, STATE: 0},
-                split_rngs={"params": True, "dropout": True},
-                # Flax infers int from its default of 0; it documents nn.broadcast.
-                in_axes=(nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
-                length=length,
-                metadata_params={nn.PARTITION_NAME: "layers"},
-            )
-            run = scanned(self.config, design, self.streams, name=f"run_{index}")
-            cache = caches[index] if caches else None
-            hidden, (report, cache) = run(hidden, geometry, cache)
+        reports, left, after = [], list(caches or ()), []
+        for index, designs in enumerate(layer_runs(self.designs)):
+            name, pieces = f"run_{index}", mod.runs(designs)
+            of_run, left = left[: len(pieces)], left[len(pieces) :]
+            if of_run and len(pieces) > 1:
+                hidden, report, of_run = self._cached_ramp(
+                    name, designs, hidden, geometry, of_run
+                )
+            else:
+                cache = of_run[0] if of_run else None
+                run = self._scanned(name, designs, geometry)
+                layers = jnp.arange(len(designs)) if len(pieces) > 1 else None
+                hidden, (report, cache) = run(hidden, geometry, cache, layers)
+                of_run = [cache]
+            reports.append(report)
+            after += of_run
+        return hidden, reports, after
+
+    def _scanned(
+        self, name: str, designs: LayerRun, geometry: dict[str, GroupGeometry]
+    ) -> nn.Module:
+        """One body for a run of layers."""
+        is_small = most_kept(designs, geometry) <= self.remat_above
+        remat = "nothing" if is_small else self.remat
+        # XLA unrolls the loop of a single layer and would then find that its second
+        # computation repeats the first. Measured 2026-11-22 on CPU, six such runs: a
+        # third of the temporary memory, 0.93 times the CPU seconds of a step.
+        alone = len(designs) == 1
+        scanned = nn.scan(
+            rematerialised(Layer, remat, prevent_cse=alone),
+            variable_axes={"params": 0, STATE: 0},
+            split_rngs={"params": True, "dropout": True},
+            # Flax infers int from its default of 0; it documents nn.broadcast.
+            in_axes=(nn.broadcast, 0, 0),  # pyright: ignore[reportArgumentType]
+            length=len(designs),
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        ramp = tuple(design.routing for design in designs)
+        if len(set(ramp)) == 1:
+            ramp = ()
+        return scanned(self.config, designs[0], self.streams, ramp, name=name)
+
+    def _cached_ramp(
+        self,
+        name: str,
+        designs: LayerRun,
+        hidden: Hidden,
+        geometry: dict[str, GroupGeometry],
+        caches: list[LayerCache | None],
+    ) -> tuple[Hidden, LayerReport, list[LayerCache | None]]:
+        """A ramp on caches, whose sizes differ: a body for each run of equal layers."""
+        stacked = {kind: tree.get(name, {}) for kind, tree in self.variables.items()}
+        reports, after, first = [], [], 0
+        for (design, length), cache in zip(mod.runs(designs), caches, strict=True):
+            layer = Layer(self.config, design, self.streams, parent=None)
+
+            def step(hidden: Hidden, scanned: tuple, layer: Layer = layer) -> tuple:
+                variables, cache = scanned
+                return layer.apply(variables, hidden, geometry, cache)
+
+            own = jax.tree.map(lambda x, n=first, m=length: x[n : n + m], stacked)
+            hidden, (report, cache) = jax.lax.scan(step, hidden, (own, cache))
             reports.append(report)
             after.append(cache)
-        return hidden, reports, after
+            first += length
+        together = jax.tree.map(lambda *parts: jnp.concatenate(parts), *reports)
+        return hidden, together, after

@@ -25,13 +25,13 @@ from unimod_jax.models.config import (
     ModelConfig,
 )
 from unimod_jax.models.embedding import PatchHead, TokenEmbedding
-from unimod_jax.models.transformer import (
+from unimod_jax.models.layer import (
     GroupGeometry,
     Hidden,
     LayerDesign,
     LayerReport,
-    Transformer,
 )
+from unimod_jax.models.transformer import Transformer
 from unimod_jax.models.vocabulary_head import VocabularyHead, VocabularyMap
 from unimod_jax.mot import LayerCache, Norm, Towers, UntyingMap, common_streams
 
@@ -131,7 +131,11 @@ class UnifiedModel(nn.Module):
             c.embedding_dropout,
         )
         self.transformer = Transformer(
-            c.block_config(spec.towers), spec.designs, spec.streams, c.remat
+            c.block_config(spec.towers),
+            spec.designs,
+            spec.streams,
+            c.remat,
+            c.remat_above,
         )
         self.final_norm = Towers(
             spec.final_untying.towers_of("final_norm", spec.streams),
@@ -152,7 +156,7 @@ class UnifiedModel(nn.Module):
           batch: task -> group; the groups may have different rows and lengths.
 
         Returns:
-          Task -> output, and what each run of equal layers did with its routed tasks.
+          Task -> output, and what each run of alike layers did with its routed tasks.
         """
         hidden, geometry = self._enter(batch)
         hidden, reports, _ = self.transformer(hidden, geometry)

@@ -12,7 +12,7 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 
-from unimod_jax import mod
+from unimod_jax.models.transformer import layer_runs
 from unimod_jax.models.unified import ModelSpec
 
 type Params = dict[str, Any]
@@ -97,12 +97,12 @@ def _flat(tree: Params) -> _Flat:
 def _flat_layers(params: Params, spec: ModelSpec) -> list[_Flat]:
     """The parameters of each layer, unstacked from the runs they are scanned in."""
     layers: list[_Flat] = []
-    for index, (_, length) in enumerate(mod.runs(spec.designs)):
+    for index, run in enumerate(layer_runs(spec.designs)):
         # A run that every task skips has no parameters.
         stacked = _flat(params["transformer"].get(f"run_{index}", {}))
         layers += [
             {path: leaf[layer] for path, leaf in stacked.items()}
-            for layer in range(length)
+            for layer in range(len(run))
         ]
     return layers
 
@@ -110,9 +110,9 @@ def _flat_layers(params: Params, spec: ModelSpec) -> list[_Flat]:
 def _stack(layers: list[_Flat], spec: ModelSpec) -> Params:
     """The inverse of `_flat_layers`."""
     runs, first = {}, 0
-    for index, (_, length) in enumerate(mod.runs(spec.designs)):
-        members = layers[first : first + length]
-        first += length
+    for index, run in enumerate(layer_runs(spec.designs)):
+        members = layers[first : first + len(run)]
+        first += len(run)
         stacked = {
             path: jnp.stack([layer[path] for layer in members]) for path in members[0]
         }

@@ -17,6 +17,7 @@ type Variant = Callable[[Preset], tuple[MixtureOfTransformers, MixtureOfDepths]]
 
 _ONE_TOWER, _NOT_ROUTED = DENSE
 _QKV = ("query", "key", "value")
+_LEVELS = 4
 _NORMS = ("qk_norm", "attention_norm", "feed_forward_norm")
 
 
@@ -92,6 +93,17 @@ def hybrid(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
 def unimod(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
     """The preset's UniMoD setting over one tower; causal rows follow a threshold."""
     return _ONE_TOWER, preset.unimod
+
+
+def unimod_quantised(
+    preset: Preset,
+) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
+    """UniMoD whose ramps are stairs of four levels with the same mean: own choice.
+
+    A quarter of the ramp's layers share a capacity, so a third of Show-o's twelve
+    capacities are compiled for as many tokens.
+    """
+    return _ONE_TOWER, _in_levels(preset.unimod, _LEVELS)
 
 
 def mot_unimod(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
@@ -187,6 +199,7 @@ VARIANTS: dict[str, Variant] = {
     "moe4x": moe4x,
     "hybrid": hybrid,
     "unimod": unimod,
+    "unimod_quantised": unimod_quantised,
     "mot_unimod": mot_unimod,
     "basic_mod": basic_mixture_of_depths,
     "single_router": single_router,
@@ -261,6 +274,14 @@ def _in_layers(routing: MixtureOfDepths, layers: str) -> MixtureOfDepths:
     return dataclasses.replace(routing, routed_layers=layers, task_depths=depths)
 
 
+def _in_levels(routing: MixtureOfDepths, levels: int) -> MixtureOfDepths:
+    """The same ramps in a few levels each."""
+    depths = tuple(
+        dataclasses.replace(depth, levels=levels) for depth in routing.task_depths
+    )
+    return dataclasses.replace(routing, levels=levels, task_depths=depths)
+
+
 def _as_understanding(preset: Preset, layers: str) -> MixtureOfDepths:
     """One router, and every task keeps what understanding keeps."""
     setting = next(
@@ -274,6 +295,7 @@ def _as_understanding(preset: Preset, layers: str) -> MixtureOfDepths:
         keep_ratio=setting.keep_ratio,
         final_keep_ratio=setting.final_keep_ratio,
         schedule=setting.schedule,
+        levels=setting.levels,
         task_depths=(),
         single_router=True,
     )

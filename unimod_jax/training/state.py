@@ -1,6 +1,7 @@
 """Training state: one pytree that a checkpoint holds and a step maps to the next."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,20 +63,32 @@ def make_state(
       (the state, the same tree of its shardings).
     """
 
-    def boxed() -> TrainState:
-        init_key, key = jax.random.split(jax.random.key(seed))
-        variables = dict(model.init(init_key, batch))
-        params = variables["params"]
-        if model.spec.towers.initial_towers == "copies":
-            params = copy_towers(params)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            router_state=variables.get(STATE, {}),
-            optimizer_state=optimizer.init(params),
-            key=key,
-        )
+    make = jax.jit(functools.partial(fresh_state, model, optimizer, batch, seed))
+    shardings = tree_sharding(jax.eval_shape(make), mesh, rules)
+    unboxed = jax.jit(lambda: nn.unbox(make()), out_shardings=shardings)
+    return unboxed(), shardings
 
-    shardings = tree_sharding(jax.eval_shape(boxed), mesh, rules)
-    make = jax.jit(lambda: nn.unbox(boxed()), out_shardings=shardings)
-    return make(), shardings
+
+def fresh_state(
+    model: UnifiedModel,
+    optimizer: optax.GradientTransformation,
+    batch: UnifiedBatch,
+    seed: int,
+) -> TrainState:
+    """A fresh state whose parameters are in boxes with their logical axes.
+
+    Args:
+      model, optimizer, batch, seed: as of `make_state`.
+    """
+    init_key, key = jax.random.split(jax.random.key(seed))
+    variables = dict(model.init(init_key, batch))
+    params = variables["params"]
+    if model.spec.towers.initial_towers == "copies":
+        params = copy_towers(params)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        router_state=variables.get(STATE, {}),
+        optimizer_state=optimizer.init(params),
+        key=key,
+    )

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.benchmark.__main__ import SECONDS, main, suite_named
+from experiments.benchmark.__main__ import SECONDS, main, run_suites, suite_named
 from experiments.benchmark.goals import GOALS
 from experiments.benchmark.plots import plot_figures
 from experiments.benchmark.results import (
@@ -16,6 +16,7 @@ from experiments.benchmark.results import (
     write_results,
 )
 from experiments.benchmark.routing import SWEEP, routing_figures
+from experiments.benchmark.suite import Setting, SuiteResult
 from experiments.benchmark.towers import towers_figures
 from experiments.benchmark.utilisation import peak_flops_per_second
 
@@ -141,3 +142,19 @@ def test_the_table_of_a_text_is_replaced_and_its_surroundings_stay(tmp_path):
     assert with_table(replaced, "new.json", figures) == replaced
     with pytest.raises(ValueError, match="no place"):
         with_table("before\nafter\n", "new.json", figures)
+
+
+def test_a_suite_that_fails_or_comes_too_late_does_not_take_the_others_with_it():
+    def good(setting):
+        return SuiteResult([{"seconds": setting.seconds}], {"towers.x": 1.0})
+
+    def bad(setting):
+        raise RuntimeError("out of memory")
+
+    said = []
+    setting = Setting("cpu", 0.0, say=said.append)
+    results = run_suites({"peers": bad, "towers": good}, setting)
+    assert results["figures"] == {"towers.x": 1.0}
+    assert results["records"] == [{"seconds": SECONDS["towers"]}]
+    assert results["not_run"] == {"peers": "RuntimeError: out of memory"}
+    assert any("out of memory" in line for line in said)

@@ -1,0 +1,57 @@
+"""What the compile suite compiles, and how its ratios are taken."""
+
+import jax
+import pytest
+
+from experiments.benchmark.compiling import (
+    Compilation,
+    compile_step,
+    plan_workload,
+    ratios,
+)
+from experiments.benchmark.workload import Size, Workload, sized
+from experiments.published import published
+from unimod_jax.presets import PRESETS
+
+
+def seconds(trace, compiling):
+    return Compilation(trace, compiling, num_bodies=1, temporary_bytes=0)
+
+
+def test_ratios_are_medians_of_trace_and_compile_over_the_dense_plan():
+    taken = {
+        "show_o.dense": [seconds(1, 3), seconds(2, 4), seconds(90, 90)],
+        "ramp": [seconds(10, 20)],
+        "emu3.dense": [seconds(1, 1)],
+        "mot": [seconds(1, 2), seconds(2, 3)],
+    }
+    expected = {"compile.ramp.ratio": 5.0, "compile.mot.ratio": 2.0}
+    assert ratios(taken) == expected
+
+
+def test_a_plan_is_compiled_with_all_its_layers_and_tokens():
+    full = Workload.of(published("show_o_512", "unimod"))
+    small = plan_workload("ramp", width=32)
+    assert small.spec.config.width == 32
+    assert len(set(small.spec.designs)) == 13
+    assert small.spec.config.num_layers == PRESETS["show_o_512"].model.num_layers
+    assert small.rows == {"text_to_image": 5, "image_to_text": 5, "text_only": 2}
+    for task, layout in small.layouts.items():
+        assert layout.row_length == full.layouts[task].row_length
+
+
+def test_emu3_keeps_its_share_of_key_heads():
+    config = plan_workload("emu3.dense", width=128).spec.config
+    assert (config.num_heads, config.num_kv_heads) == (4, 1)
+
+
+@pytest.mark.standard_promotion("optax: Adam's bias correction")
+def test_compiling_needs_shapes_only_and_leaves_the_cache_as_it_was():
+    size = Size({"text_to_image": 1}, width=32, num_layers=2, head_dim=16, image_side=4)
+    enabled = jax.config.jax_enable_compilation_cache
+    taken = compile_step(Workload.of(sized("emu3", "dense", size)))
+    assert taken.num_bodies == 1
+    assert taken.trace_seconds > 0
+    assert taken.compile_seconds > 0
+    assert taken.temporary_bytes > 0
+    assert jax.config.jax_enable_compilation_cache == enabled
