@@ -18,6 +18,7 @@ from unimod_jax.mod import (
     pack,
     routed_delta,
     select_top_k,
+    weighted,
 )
 
 TEXT_SLOTS, IMAGE_SLOTS = 5, 6
@@ -75,9 +76,14 @@ def routed():
         def block(kept, kept_where):
             return toy_block(params, kept, kept_where), None
 
-        return routed_delta(block, x, where, choices(selection, weight))[0]
+        return weighted_delta(block, x, where, choices(selection, weight))
 
     return jax.jit(run)
+
+
+def weighted_delta(block, streams, where, chosen):
+    delta, _ = routed_delta(block, streams, where, chosen)
+    return weighted(delta, {name: c.weight_BT for name, c in chosen.items()})
 
 
 def ones_like_tokens(streams):
@@ -173,7 +179,7 @@ def test_a_stream_kept_whole_is_not_gathered_and_still_weighted(params, streams)
         return toy_block(params, kept, kept_where), None
 
     chosen = choices({TEXT: None, IMAGE: None}, weight)
-    delta, _ = routed_delta(spy, streams, where, chosen)
+    delta = weighted_delta(spy, streams, where, chosen)
     for name, expected in dense()(params, streams, where).items():
         assert seen[name] is streams[name]
         np.testing.assert_allclose(delta[name], 1.2 * expected, rtol=1e-5, atol=1e-6)
@@ -199,8 +205,8 @@ def test_the_weight_multiplies_the_delta_and_nothing_else(streams):
         return jax.tree.map(jnp.zeros_like, kept), None
 
     chosen = choices(selection, weight)
-    delta, _ = routed_delta(add_one, streams, where, chosen)
-    nothing, _ = routed_delta(add_nothing, streams, where, chosen)
+    delta = weighted_delta(add_one, streams, where, chosen)
+    nothing = weighted_delta(add_nothing, streams, where, chosen)
     for name in streams:
         expected = np.where(selection[name].kept_BT[..., None], 1.2, 0.0)
         np.testing.assert_allclose(

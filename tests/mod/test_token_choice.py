@@ -26,6 +26,7 @@ from unimod_jax.mod import (
     TokenChoice,
     gentle_weight,
     routed_delta,
+    weighted,
 )
 from unimod_jax.mod.causal_gate import STATE
 
@@ -87,6 +88,7 @@ def test_converting_a_dense_layer_at_keep_ratio_one_leaves_it_as_it_was():
         geometry,
         chosen,
     )
+    delta = weighted(delta, {name: c.weight_BT for name, c in chosen.items()})
     dense = toy_block(params, streams, geometry)
     for name in NAMES:
         np.testing.assert_array_equal(delta[name], dense[name])

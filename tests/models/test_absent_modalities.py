@@ -64,7 +64,7 @@ def trained_once(route, task):
     """(loss, gradients, outputs, router state) of one training step."""
     rows, _ = BATCHES[task]
     spec = tiny_spec(
-        COMPONENTS, ROUTES[route], modalities=THREE, remat="all_but_attention"
+        COMPONENTS, ROUTES[route], modalities=THREE, remat="all_but_results"
     )
     batch = rows(spec)
     variables = random_variables(spec, batch)

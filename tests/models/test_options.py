@@ -136,7 +136,7 @@ def gradient_with_dropout(remat):
 
 def test_recomputation_drops_the_same_values_again():
     gradients = gradient_with_dropout("nothing")
-    recomputed = gradient_with_dropout("all_but_attention")
+    recomputed = gradient_with_dropout("all_but_results")
     for path, expected in gradients.items():
         np.testing.assert_allclose(
             recomputed[path], expected, rtol=1e-4, atol=1e-6, err_msg=path

@@ -146,7 +146,7 @@ def energy(hidden):
     return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(hidden))
 
 
-@pytest.mark.parametrize("remat", ["all_but_attention", "nothing"])
+@pytest.mark.parametrize("remat", ["all_but_results", "nothing"])
 def test_a_ramp_is_a_loop_over_its_layers(remat):
     scanned, looped = both_ways(remat)
     gradient, hidden, reports, states = scanned

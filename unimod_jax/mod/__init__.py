@@ -24,13 +24,19 @@ from unimod_jax.mod.layer_plan import (
 )
 from unimod_jax.mod.membership_predictor import MembershipPredictor, membership_loss
 from unimod_jax.mod.random_scorer import RandomScorer
-from unimod_jax.mod.routed_layer import move_rows, routed_delta
+from unimod_jax.mod.routed_layer import (
+    ROUTED_DELTA,
+    move_rows,
+    routed_delta,
+    weighted,
+)
 from unimod_jax.mod.score_weight import SCORE_WEIGHTS, gentle_weight
 from unimod_jax.mod.selection import Selection, pack, select_above, select_top_k
 from unimod_jax.mod.task_router import TaskRouter, jitter
 from unimod_jax.mod.token_choice import Chosen, TokenChoice, disagreement
 
 __all__ = [
+    "ROUTED_DELTA",
     "SCORE_WEIGHTS",
     "CausalGate",
     "Chosen",
@@ -55,6 +61,7 @@ __all__ = [
     "pack",
     "plan_layers",
     "routed_delta",
+    "weighted",
     "runs",
     "select_above",
     "select_top_k",

@@ -9,10 +9,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from unimod_jax.layout import AttentionGeometry
 from unimod_jax.mod.selection import Selection
 from unimod_jax.mod.token_choice import Chosen
+
+ROUTED_DELTA = "routed_delta"
+"""The name of what a routed layer's block says, for remat policies."""
 
 type _Streams = dict[str, jax.Array]
 type Block[Extra] = Callable[
@@ -86,16 +90,15 @@ def routed_delta[Extra](
     geometry: dict[str, AttentionGeometry],
     chosen: dict[str, Chosen],
 ) -> tuple[_Streams, Extra]:
-    """What a routed layer adds to each token: weight * block delta, or zero if skipped.
+    """What the block says of each token, before its weight: zero if skipped.
 
     Args:
       block: maps kept streams and their geometry to (their delta, extra); it alone
         knows what the extra is.
       streams: stream -> [B, T, D].
       geometry: stream -> geometry of the same tokens.
-      chosen: stream -> which tokens are kept, and their float32 weights, whose gradient
-        trains the router. Where the selection is None the stream is used as it stands,
-        with no gather at all.
+      chosen: stream -> which tokens are kept. Where the selection is None the stream is
+        used as it stands, with no gather at all.
 
     Returns:
       (stream -> [B, T, D], the block's extra).
@@ -110,11 +113,25 @@ def routed_delta[Extra](
 
 
 def _put_back(delta_BCD: jax.Array, choice: Chosen) -> jax.Array:
-    """Weighted deltas of the kept tokens, [B, T, D] with zeros for the skipped."""
-    weight_BT1, selection = choice.weight_BT[..., None], choice.selection
-    if selection is None:
-        return delta_BCD * weight_BT1.astype(delta_BCD.dtype)
-    index_BC, slot_BT = selection.index_BC, selection.slot_BT
-    weight_BC1 = move_rows(weight_BT1, index_BC, slot_BT)
-    weighted_BCD = delta_BCD * weight_BC1.astype(delta_BCD.dtype)
-    return move_rows(weighted_BCD, slot_BT, index_BC)
+    """Deltas of the kept tokens, [B, T, D] with zeros for the skipped."""
+    if choice.selection is None:
+        return delta_BCD
+    return move_rows(delta_BCD, choice.selection.slot_BT, choice.selection.index_BC)
+
+
+def weighted(delta: _Streams, weight: _Streams) -> _Streams:
+    """What a routed layer adds to each token: its weight times what the block says.
+
+    A weight's gradient, which trains the router, is made of the delta itself. So the
+    delta has a name: a remat policy that saves it need not compute the block's last
+    products again, as no dense layer need.
+
+    Args:
+      delta: stream -> [B, T, D], from `routed_delta`.
+      weight: stream -> float32 [B, T].
+    """
+    named = checkpoint_name(delta, ROUTED_DELTA)
+    return {
+        name: x_BTD * weight[name][..., None].astype(x_BTD.dtype)
+        for name, x_BTD in named.items()
+    }

@@ -37,11 +37,29 @@ def jitter(position_BT: jax.Array) -> jax.Array:
     return (turned_BT >> 8).astype(jnp.float32) * (JITTER / 2**24)
 
 
+def inverse_root_mean_square(x: jax.Array) -> jax.Array:
+    """1 / root mean square of tokens [..., D]; float32 [...]."""
+    mean_square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1)
+    return jax.lax.rsqrt(mean_square + 1e-6)
+
+
 def normalised(x: jax.Array) -> jax.Array:
     """Tokens [..., D] with root mean square one, float32, without a learned scale."""
-    x_f32 = x.astype(jnp.float32)
-    mean_square = jnp.mean(jnp.square(x_f32), axis=-1, keepdims=True)
-    return x_f32 * jax.lax.rsqrt(mean_square + 1e-6)
+    return x.astype(jnp.float32) * inverse_root_mean_square(x)[..., None]
+
+
+def normalised_score(x: jax.Array, weight_D: jax.Array) -> jax.Array:
+    """`normalised(x) @ weight`, float32 [...], without storing normalised tokens.
+
+    Two sums over the same tokens, in one pass and with one pass back: what a router
+    costs is reading its tokens.
+
+    Args:
+      x: [..., D], any float dtype.
+      weight_D: float32.
+    """
+    product = jnp.einsum("...D,D->...", x.astype(jnp.float32), weight_D)
+    return product * inverse_root_mean_square(x)
 
 
 class TaskRouter(nn.Module):
@@ -63,4 +81,4 @@ class TaskRouter(nn.Module):
             name: self.param(name, init, (self.width,), unbox=True)
             for name in self.streams
         }
-        return {name: normalised(x) @ weights[name] for name, x in streams.items()}
+        return {name: normalised_score(x, weights[name]) for name, x in streams.items()}

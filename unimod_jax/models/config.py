@@ -41,8 +41,8 @@ class ModelConfig:
         position; rotary positions alone leave a pixel to count its neighbours.
       compute_dtype: dtype of activations; parameters and statistics stay float32.
       remat: what of each layer the backward pass computes again, to save memory:
-        "all", "all_but_attention" (its result is kept, one more [B, T, D] a layer), or
-        "nothing".
+        "all", "all_but_results" (what attention and what a routed layer say is kept,
+        [B, T, D] a layer each), or "nothing".
       remat_above: nothing is computed again of layers in which every task keeps at most
         this share of its tokens; what they store is small.
       modalities: what tokens can be.
@@ -69,7 +69,7 @@ class ModelConfig:
     vocabulary_size: int = 0
     image_positions: bool = True
     compute_dtype: str = "float32"
-    remat: Literal["all", "all_but_attention", "nothing"] = "all_but_attention"
+    remat: Literal["all", "all_but_results", "nothing"] = "all_but_results"
     remat_above: float = 0.25
     modalities: tuple[str, ...] = (TEXT, IMAGE)
 

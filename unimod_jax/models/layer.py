@@ -6,6 +6,7 @@ static number of tokens and pays only for those. Groups are never concatenated.
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -142,10 +143,13 @@ class Layer(nn.Module):
             elif route.skips_layer:
                 after[task] = streams
                 continue
-            elif layer is None or len(_ratios(self.ramp, task)) == 1:
-                delta, report[task], cache = self._routed(streams, where, route, cache)
             else:
-                delta, report[task] = self._switched(streams, where, task, layer)
+                if layer is None or len(_ratios(self.ramp, task)) == 1:
+                    outcome, cache = self._routed(streams, where, route, cache)
+                else:
+                    outcome = self._switched(streams, where, task, layer)
+                delta = mod.weighted(outcome.delta, outcome.weight)
+                report[task] = outcome.report
             after[task] = {name: x + delta[name] for name, x in streams.items()}
         return after, (report, cache)
 
@@ -155,7 +159,7 @@ class Layer(nn.Module):
         where: GroupGeometry,
         task: str,
         layer: jax.Array,
-    ) -> tuple[dict[str, jax.Array], dict[str, RoutingReport]]:
+    ) -> "_Outcome":
         """Runs the task with the capacity of one layer of the ramp.
 
         A branch per capacity, with shapes of its own inside. Branches are always
@@ -164,9 +168,9 @@ class Layer(nn.Module):
         routes = _ratios(self.ramp, task)
 
         def branch(route: mod.Route) -> Callable:
-            def run(layer: Layer, streams: dict, where: GroupGeometry) -> tuple:
+            def run(layer: Layer, streams: dict, where: GroupGeometry) -> _Outcome:
                 layer.choices[task].stay()
-                return layer._routed(streams, where, route, None)[:2]
+                return layer._routed(streams, where, route, None)[0]
 
             return nn.remat(run, prevent_cse=False)
 
@@ -182,7 +186,7 @@ class Layer(nn.Module):
         where: GroupGeometry,
         route: mod.Route,
         cache: LayerCache | None,
-    ) -> tuple[dict[str, jax.Array], dict[str, RoutingReport], LayerCache | None]:
+    ) -> tuple["_Outcome", LayerCache | None]:
         received = None
         if route.scorer == "attention":
             received = self.block.attention_received(streams, where.streams)
@@ -211,7 +215,16 @@ class Layer(nn.Module):
             name: RoutingReport(c.kept_BT, c.auxiliary_loss, c.disagreement)
             for name, c in chosen.items()
         }
-        return delta, report, cache
+        weight = {name: c.weight_BT for name, c in chosen.items()}
+        return _Outcome(delta, weight, report), cache
+
+
+class _Outcome(NamedTuple):
+    """What a routed layer did with one task, before its deltas are weighted."""
+
+    delta: dict[str, jax.Array]
+    weight: dict[str, jax.Array]
+    report: dict[str, RoutingReport]
 
 
 def _route(spec: mod.LayerSpec, task: str) -> mod.Route:

@@ -35,7 +35,7 @@ def layer_runs(designs: Sequence[LayerDesign]) -> tuple[LayerRun, ...]:
     return tuple(tuple(run) for _, run in grouped)
 
 
-Remat = Literal["all", "all_but_attention", "nothing"]
+Remat = Literal["all", "all_but_results", "nothing"]
 """What of a layer the backward pass computes again, instead of storing it."""
 
 
@@ -53,8 +53,9 @@ def rematerialised(
     if remat == "nothing":
         return layer
     policy = None
-    if remat == "all_but_attention":
-        policy = jax.checkpoint_policies.save_only_these_names(ATTENTION_RESULT)
+    if remat == "all_but_results":
+        results = (ATTENTION_RESULT, mod.ROUTED_DELTA)
+        policy = jax.checkpoint_policies.save_only_these_names(*results)
     return nn.remat(layer, prevent_cse=prevent_cse, policy=policy)
 
 
@@ -92,7 +93,7 @@ class Transformer(nn.Module):
     config: BlockConfig
     designs: tuple[LayerDesign, ...]
     streams: tuple[Stream, ...]
-    remat: Remat = "all_but_attention"
+    remat: Remat = "all_but_results"
     remat_above: float = 0.0
 
     @nn.compact
