@@ -16,25 +16,41 @@ from unimod_jax.evaluation import realised_saving
 from unimod_jax.training import Experiment
 
 _BOTH = {"text_to_image": 1, "image_to_text": 1}
+_FOUR = dict.fromkeys(_BOTH, 4)
 
 _SIZES = {
-    # CPU: the published plans, rows of 1,024 codes, and as much width and depth as two
-    # cores take in a second or two.
+    # CPU: the published plans at an eighth to a quarter of the width, so rows of 256
+    # codes: attention then has the share of a step's FLOPs that it has at full size
+    # (about a tenth). Depth and vocabulary are what two cores take in a second or two.
     "cpu": {
-        "show_o_512": Size(_BOTH, width=512, num_layers=8, dtype="float32"),
-        "emu3": Size(_BOTH, width=512, num_layers=4, image_side=32, dtype="float32"),
+        "show_o_512": Size(
+            _FOUR,
+            width=512,
+            num_layers=8,
+            vocabulary_size=1024,
+            image_side=16,
+            dtype="float32",
+        ),
+        "emu3": Size(
+            _FOUR,
+            width=512,
+            num_layers=4,
+            vocabulary_size=1024,
+            image_side=16,
+            dtype="float32",
+        ),
     },
-    # One accelerator of 80 GB or more: full width; Show-o at full depth, Emu3 with as
-    # many of its 32 layers as fit beside their optimiser state in float32.
+    # One accelerator of 141 GB: full width and rows; Show-o at full depth, of Emu3's 32
+    # layers as many as fit three times beside their optimiser states in float32.
     "gpu": {
         "show_o_512": Size({"text_to_image": 5, "image_to_text": 5}),
-        "emu3": Size(_BOTH, num_layers=8),
+        "emu3": Size(_BOTH, num_layers=4),
     },
 }
 
 _QUICK = Size(_BOTH, width=32, num_layers=2, head_dim=16, image_side=4, dtype="float32")
 
-SWEEP = (0.2, 0.4, 0.6, 0.8, 1.0)
+SWEEP = (0.2, 0.5, 1.0)
 """Keep ratios over the Emu3 plan: the first as published, the last keeps all."""
 
 

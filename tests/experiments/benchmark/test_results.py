@@ -50,7 +50,7 @@ def test_half_of_the_flops_saved_as_time_is_a_realised_saving_of_a_half():
     assert figures["routing.show_o.peak_bytes_ratio"] == pytest.approx(0.8)
     assert figures["routing.show_o.realised_saving"] == pytest.approx(0.5)
     assert figures["routing.emu3.realised_saving"] == pytest.approx(0.5)
-    assert figures["routing.emu3.keep_40.step_ratio"] == pytest.approx(0.7)
+    assert figures["routing.emu3.keep_50.step_ratio"] == pytest.approx(0.75)
 
 
 def test_keeping_everything_saves_nothing_to_be_realised():
