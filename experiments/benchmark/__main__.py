@@ -28,8 +28,8 @@ _MODULE = "experiments.benchmark"
 _PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 SECONDS = {
-    "routing": 100.0,
-    "towers": 80.0,
+    "routing": 120.0,
+    "towers": 75.0,
     "peers": 60.0,
     "compile": 90.0,
     "input": 30.0,

@@ -16,23 +16,24 @@ from unimod_jax.evaluation import realised_saving
 from unimod_jax.training import Experiment
 
 _BOTH = {"text_to_image": 1, "image_to_text": 1}
-_FOUR = dict.fromkeys(_BOTH, 4)
+_EIGHT = dict.fromkeys(_BOTH, 8)
 
 _SIZES = {
     # CPU: the published plans at an eighth to a quarter of the width, so rows of 256
     # codes: attention then has the share of a step's FLOPs that it has at full size
-    # (about a tenth). Depth and vocabulary are what two cores take in a second or two.
+    # (about a tenth). Sixteen rows, so that what does not grow with tokens (optimiser,
+    # small products) weighs no more than in a real batch; a few layers, for time.
     "cpu": {
         "show_o_512": Size(
-            _FOUR,
+            _EIGHT,
             width=512,
-            num_layers=8,
+            num_layers=6,
             vocabulary_size=1024,
             image_side=16,
             dtype="float32",
         ),
         "emu3": Size(
-            _FOUR,
+            _EIGHT,
             width=512,
             num_layers=4,
             vocabulary_size=1024,

@@ -40,7 +40,7 @@ class ThreeModalities(NextToken):
 
 
 def towers_suite(setting: Setting) -> SuiteResult:
-    """Times fixed and interleaved rows of two and of three modalities."""
+    """Times fixed rows of two and three modalities, and packed documents of two."""
     pairs = {
         name: {variant: make(setting, variant) for variant in _VARIANTS}
         for name, make in _PAIRS.items()
@@ -87,15 +87,10 @@ def _interleaved_two(setting: Setting, variant: str) -> Experiment:
     return sized(_TWO, variant, _size(setting, interleaved=1))
 
 
-def _interleaved_three(setting: Setting, variant: str) -> Experiment:
-    return sized(_THREE, variant, _size(setting, interleaved=1))
-
-
 _PAIRS = {
     "fixed.k2": _fixed_two,
     "fixed.k3": _fixed_three,
     "interleaved.k2": _interleaved_two,
-    "interleaved.k3": _interleaved_three,
 }
 
 
