@@ -20,6 +20,7 @@ from unimod_jax.layout.token_batch import AttentionGeometry
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfDepths, Transformer, UnifiedModel
 from unimod_jax.models.layer import GroupGeometry, Layer
+from unimod_jax.models.transformer import most_kept
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import TEXT_ONLY, TEXT_TO_IMAGE, NextToken
 
@@ -229,3 +230,42 @@ def test_gradients_reach_the_router_of_every_layer_through_its_weights(plain_and
     assert len(routers) == 1
     for path, gradient_LD in routers.items():
         assert (np.abs(gradient_LD).max(axis=1) > 1e-6).all(), path
+
+
+def test_what_is_kept_is_counted_over_all_streams_of_every_task():
+    spec = tiny_spec(COMPONENTS)
+    layout = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))[
+        TEXT_TO_IMAGE
+    ].layout
+    text, image = (layout.num_tokens(name) for name in ("text", "image"))
+    geometry = {task: GroupGeometry({}, layout) for task in TASKS}
+
+    def kept(routing, tasks=TASKS):
+        designs = tiny_spec(COMPONENTS, routing).designs[-1:]
+        return most_kept(designs, {task: geometry[task] for task in tasks})
+
+    both = functools.partial(MixtureOfDepths, (1,), TASKS)
+    assert kept(both(keep_ratio=0.2)) == pytest.approx(0.2)
+    assert kept(both(keep_ratio=0.0)) == 0.0
+    uneven = (0.2 * image + text) / (image + text)
+    assert kept(both(keep_ratio=0.2, text_keep_ratio=1.0)) == pytest.approx(uneven)
+    one = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.2)
+    assert kept(one) == 1.0
+    assert kept(one, (TEXT_TO_IMAGE,)) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("remat_above", "recomputed_runs"), [(0.0, 2), (0.25, 1), (1.0, 0)]
+)
+def test_layers_that_keep_little_are_not_computed_again(remat_above, recomputed_runs):
+    routing = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.2)
+    spec = tiny_spec((), routing, remat="all", remat_above=remat_above)
+    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+    variables = random_variables(spec, batch)
+
+    def loss(params):
+        outputs, _ = UnifiedModel(spec).apply({**variables, "params": params}, batch)
+        return sum(jnp.sum(x) for x in outputs[TEXT_TO_IMAGE].hidden.values())
+
+    program = str(jax.make_jaxpr(loss)(variables["params"]))
+    assert program.count("prevent_cse=") == recomputed_runs
