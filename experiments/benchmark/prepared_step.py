@@ -7,7 +7,7 @@ optimiser and donated state.
 import dataclasses
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from pallas_kernels.benchmark.timing import Budget, Run, take_turns
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models import UnifiedModel
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
-from unimod_jax.training import TrainState, training_step
+from unimod_jax.training import Experiment, TrainState, training_step
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.state import make_state
 from unimod_jax.training.step import Metrics
@@ -125,6 +125,29 @@ def race(
         if samples.failure is not None:
             raise samples.failure
     return {name: _record(step, taken[name].seconds) for name, step in steps.items()}
+
+
+def race_experiments(
+    experiments: Mapping[str, Experiment],
+    say: Callable[[str], None],
+    *,
+    seconds: float,
+    **labels: str,
+) -> list[Record]:
+    """Compiles the steps of experiments and races them.
+
+    Args:
+      experiments: contender -> experiment; all their states are held at once.
+      say: prints a line of progress.
+      seconds: as of `race`.
+      **labels: what every record says beside its `contender`.
+    """
+    steps = {}
+    for name, experiment in experiments.items():
+        say(f"{' '.join(labels.values())}: compiling {name}")
+        steps[name] = prepare_step(Workload.of(experiment))
+    measured = race(steps, seconds=seconds)
+    return [labels | {"contender": name} | record for name, record in measured.items()]
 
 
 def _record(step: PreparedStep, seconds: list[float]) -> Record:

@@ -7,13 +7,11 @@ routing itself costs.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
-from experiments.benchmark.prepared_step import prepare_step, race
+from experiments.benchmark.prepared_step import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.workload import Size, sized
 from unimod_jax.evaluation import realised_saving
-from unimod_jax.training import Experiment
 
 _BOTH = {"text_to_image": 1, "image_to_text": 1}
 _EIGHT = dict.fromkeys(_BOTH, 8)
@@ -71,30 +69,20 @@ def routing_suite(setting: Setting) -> SuiteResult:
         )
         for ratio in SWEEP
     }
-    records = [
-        *_raced("show_o", show_o, setting),
-        *_raced("emu3", emu3, setting),
-    ]
+    records = []
+    for system, contenders in (("show_o", show_o), ("emu3", emu3)):
+        records += race_experiments(
+            contenders,
+            setting.say,
+            seconds=setting.seconds / 2,
+            suite="routing",
+            system=system,
+        )
     return SuiteResult(records, routing_figures(records))
 
 
 def _keeping(keep_ratio: float) -> str:
     return f"keep_{round(100 * keep_ratio)}"
-
-
-def _raced(
-    system: str, experiments: Mapping[str, Experiment], setting: Setting
-) -> list[Record]:
-    """One record per contender; each system gets half of the time."""
-    steps = {}
-    for name, experiment in experiments.items():
-        setting.say(f"routing: compiling {system} {name}")
-        steps[name] = prepare_step(Workload.of(experiment))
-    measured = race(steps, seconds=setting.seconds / 2)
-    return [
-        {"suite": "routing", "system": system, "contender": name} | record
-        for name, record in measured.items()
-    ]
 
 
 _FIGURE_OF = {

@@ -7,9 +7,9 @@ tokens stand together, so K towers are K matrix products on fewer tokens each.
 
 import dataclasses
 
-from experiments.benchmark.prepared_step import prepare_step, race
+from experiments.benchmark.prepared_step import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.workload import Size, sized
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, SegmentSpec, Stream, TaskLayout
 from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes
 from unimod_jax.training import Experiment
@@ -41,13 +41,15 @@ class ThreeModalities(NextToken):
 
 def towers_suite(setting: Setting) -> SuiteResult:
     """Times fixed rows of two and three modalities, and packed documents of two."""
-    pairs = {
-        name: {variant: make(setting, variant) for variant in _VARIANTS}
-        for name, make in _PAIRS.items()
-    }
     records = []
-    for name, pair in pairs.items():
-        records += _raced(name, pair, setting)
+    for rows, make in _PAIRS.items():
+        records += race_experiments(
+            {variant: make(setting, variant) for variant in _VARIANTS},
+            setting.say,
+            seconds=setting.seconds / len(_PAIRS),
+            suite="towers",
+            rows=rows,
+        )
     return SuiteResult(records, towers_figures(records))
 
 
@@ -92,18 +94,3 @@ _PAIRS = {
     "fixed.k3": _fixed_three,
     "interleaved.k2": _interleaved_two,
 }
-
-
-def _raced(
-    rows: str, experiments: dict[str, Experiment], setting: Setting
-) -> list[Record]:
-    """One record per variant; the pairs share the time evenly."""
-    steps = {}
-    for variant, experiment in experiments.items():
-        setting.say(f"towers: compiling {rows} {variant}")
-        steps[variant] = prepare_step(Workload.of(experiment))
-    measured = race(steps, seconds=setting.seconds / len(_PAIRS))
-    return [
-        {"suite": "towers", "rows": rows, "contender": variant} | record
-        for variant, record in measured.items()
-    ]

@@ -7,9 +7,9 @@ step is credited only with the tokens it keeps, so its useful utilisation says w
 skipping tokens leaves the chip idle. Peaks are the makers' dense bfloat16 figures.
 """
 
-from experiments.benchmark.prepared_step import prepare_step, race
-from experiments.benchmark.suite import Setting, SuiteResult
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.prepared_step import race_experiments
+from experiments.benchmark.suite import Record, Setting, SuiteResult
+from experiments.benchmark.workload import Size, sized
 from pallas_kernels.device import current_device
 
 PEAK_FLOPS_PER_SECOND = {
@@ -46,16 +46,14 @@ def utilisation_suite(setting: Setting) -> SuiteResult:
             f"known are {sorted(PEAK_FLOPS_PER_SECOND)}."
         )
         return SuiteResult([], {})
-    steps = {}
-    for variant in _NAMES:
-        setting.say(f"utilisation: compiling {variant}")
-        experiment = sized("show_o_512", variant, Size(_ROWS))
-        steps[variant] = prepare_step(Workload.of(experiment))
-    measured = race(steps, seconds=setting.seconds)
-    records = [
-        {"suite": "utilisation", "contender": name, "peak_flops_per_second": peak}
-        | record
-        for name, record in measured.items()
+    measured = race_experiments(
+        {variant: sized("show_o_512", variant, Size(_ROWS)) for variant in _NAMES},
+        setting.say,
+        seconds=setting.seconds,
+        suite="utilisation",
+    )
+    records: list[Record] = [
+        record | {"peak_flops_per_second": peak} for record in measured
     ]
     return SuiteResult(
         records,
