@@ -65,5 +65,8 @@ GOALS = {
     ),
     "input.wait_share": Goal(0.02, "at most", "share of a step spent waiting for data"),
     "gpu.dense.mfu": Goal(0.5, "at least", "utilisation of the dense step"),
+    "gpu.unimod.useful_mfu_below_dense": Goal(
+        0.03, "at most", "utilisation that the routed step loses to the dense one"
+    ),
 }
 """Figure -> goal."""

@@ -55,10 +55,18 @@ def utilisation_suite(setting: Setting) -> SuiteResult:
     records: list[Record] = [
         record | {"peak_flops_per_second": peak} for record in measured
     ]
-    return SuiteResult(
-        records,
-        {
-            _NAMES[record["contender"]]: record["flops_per_second"] / peak
-            for record in records
-        },
-    )
+    return SuiteResult(records, utilisation_figures(records))
+
+
+def utilisation_figures(records: list[Record]) -> dict[str, float]:
+    """Shares of the peak, and how far the routed step's lies below the dense one's.
+
+    Args:
+      records: with `contender`, `flops_per_second` and `peak_flops_per_second`.
+    """
+    figures = {
+        _NAMES[r["contender"]]: r["flops_per_second"] / r["peak_flops_per_second"]
+        for r in records
+    }
+    lost = figures[_NAMES["dense"]] - figures[_NAMES["unimod"]]
+    return figures | {"gpu.unimod.useful_mfu_below_dense": lost}

@@ -18,7 +18,10 @@ from experiments.benchmark.results import (
 from experiments.benchmark.routing import SWEEP, routing_figures
 from experiments.benchmark.suite import Setting, SuiteResult
 from experiments.benchmark.towers import towers_figures
-from experiments.benchmark.utilisation import peak_flops_per_second
+from experiments.benchmark.utilisation import (
+    peak_flops_per_second,
+    utilisation_figures,
+)
 
 
 def measured(seconds, flops=100, **names):
@@ -86,6 +89,21 @@ def test_the_peaks_are_found_by_part_of_a_name():
     assert peak_flops_per_second("NVIDIA H200") == 989e12
     assert peak_flops_per_second("NVIDIA A100-SXM4-80GB") == 312e12
     assert peak_flops_per_second("cpu") is None
+
+
+def test_utilisation_is_of_the_peak_and_compared_with_the_dense_step():
+    records = [
+        {"contender": name, "flops_per_second": share, "peak_flops_per_second": 2.0}
+        for name, share in (("dense", 1.2), ("mot", 1.1), ("unimod", 1.16))
+    ]
+    assert utilisation_figures(records) == pytest.approx(
+        {
+            "gpu.dense.mfu": 0.6,
+            "gpu.mot.mfu": 0.55,
+            "gpu.unimod.useful_mfu": 0.58,
+            "gpu.unimod.useful_mfu_below_dense": 0.02,
+        }
+    )
 
 
 def test_tables_say_which_goals_are_met():
