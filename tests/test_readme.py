@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments.accounting import account
+from experiments.benchmark.results import read_results, with_table
 from experiments.command_line import experiment_names
 from unimod_jax.presets import PRESETS, VARIANTS, preset
 
@@ -65,3 +66,10 @@ def test_the_costs_are_those_that_the_command_prints(row):
     assert sizes.split(", ") == billions
     for printed, convention in ((linear, "linear_only"), (head, "with_head")):
         assert abs(float(printed) - change[convention]) < 0.0005
+
+
+def test_the_performance_table_is_that_of_its_results_file():
+    (source,) = re.findall(r"<!-- benchmark: (.*?) -->", README)
+    figures = read_results(ROOT / source)["figures"]
+    assert with_table(README, source, figures) == README
+    assert len(figures) > 12

@@ -169,7 +169,8 @@ def run_suites(suites: Mapping[str, Suite], setting: Setting) -> dict[str, Any]:
             continue
         seconds[name] = round(time.monotonic() - start - spent, 1)
         setting.say(f"{name}: done in {seconds[name]:.0f} s")
-        result = SuiteResult(result.records + records, result.figures | figures)
+        named = [{"suite": name} | record for record in records]
+        result = SuiteResult(result.records + named, result.figures | figures)
     return {
         "suite_seconds": seconds,
         "not_run": not_run,

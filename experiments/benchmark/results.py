@@ -77,7 +77,7 @@ def text_table(figures: Mapping[str, float], records: Sequence[Record]) -> str:
     for record in timed:
         label = " ".join(
             str(record[key])
-            for key in ("suite", "system", "rows", "contender")
+            for key in ("suite", "system", "rows", "pipeline", "start", "contender")
             if key in record
         )
         lines.append(f"{label:<48}{1e3 * record['step_seconds']:>9.1f} ms a step")

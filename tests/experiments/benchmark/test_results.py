@@ -173,6 +173,6 @@ def test_a_suite_that_fails_or_comes_too_late_does_not_take_the_others_with_it()
     setting = Setting("cpu", 0.0, say=said.append)
     results = run_suites({"peers": bad, "towers": good}, setting)
     assert results["figures"] == {"towers.x": 1.0}
-    assert results["records"] == [{"seconds": SECONDS["towers"]}]
+    assert results["records"] == [{"suite": "towers", "seconds": SECONDS["towers"]}]
     assert results["not_run"] == {"peers": "RuntimeError: out of memory"}
     assert any("out of memory" in line for line in said)
