@@ -24,6 +24,7 @@ import jax
 from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 
+from experiments.benchmark.prepared_step import compile_program
 from experiments.benchmark.random_rows import random_batch
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, Workload, sized
@@ -113,15 +114,11 @@ def compile_step(workload: Workload) -> Compilation:
     )
     step = training_step(model, workload.objective, optimizer)
     with _nothing_cached():
-        start = time.perf_counter()
-        lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-        traced = time.perf_counter()
-        compiled = lowered.compile()
-        done = time.perf_counter()
-    memory: Any = compiled.memory_analysis()
+        made = compile_program(step, state, batch)
+    memory: Any = made.program.memory_analysis()
     return Compilation(
-        traced - start,
-        done - traced,
+        made.trace_seconds,
+        made.compile_seconds,
         len(set(spec.designs)),
         int(memory.temp_size_in_bytes),
     )
@@ -166,7 +163,6 @@ def ratios(taken: Mapping[str, list[Compilation]]) -> dict[str, float]:
 
 def _record(name: str, samples: list[Compilation]) -> Record:
     return {
-        "suite": "compile",
         "plan": name,
         "trace_seconds": statistics.median(s.trace_seconds for s in samples),
         "compile_seconds": statistics.median(s.compile_seconds for s in samples),
@@ -199,7 +195,7 @@ def _cached_start(setting: Setting) -> tuple[list[Record], dict[str, float]]:
             parts = start_process(Path(folder), setting.platform)
             seconds = time.perf_counter() - start
             setting.say(f"compile: a {cache} start in {seconds:.1f} s")
-            record = {"suite": "compile", "start": cache, "start_seconds": seconds}
+            record = {"start": cache, "start_seconds": seconds}
             records.append(record | parts)
     cold, warm = (record["start_seconds"] for record in records)
     return records, {"compile.cached_start.speedup": cold / warm}

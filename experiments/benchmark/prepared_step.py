@@ -8,7 +8,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -22,7 +22,7 @@ from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training import Experiment, TrainState, training_step
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.state import make_state
-from unimod_jax.training.step import Metrics
+from unimod_jax.training.step import Metrics, Step
 
 _MOST_SAMPLES = 100
 
@@ -64,6 +64,28 @@ class PreparedStep:
         return self.temporary_bytes + self.state_bytes
 
 
+class Program(NamedTuple):
+    """A compiled step, and the seconds that JAX and XLA took to make it."""
+
+    program: Any
+    trace_seconds: float
+    compile_seconds: float
+
+
+def compile_program(step: Step, state: TrainState, batch: UnifiedBatch) -> Program:
+    """Traces and compiles a training step that donates its state.
+
+    Args:
+      step: from `training_step`.
+      state, batch: arrays, or their shapes alone.
+    """
+    start = time.perf_counter()
+    lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+    traced = time.perf_counter()
+    program = lowered.compile()
+    return Program(program, traced - start, time.perf_counter() - traced)
+
+
 def prepare_step(workload: Workload, seed: int = 0) -> PreparedStep:
     """Makes state and batch, and compiles the step, on one device.
 
@@ -80,22 +102,18 @@ def prepare_step(workload: Workload, seed: int = 0) -> PreparedStep:
     mesh, rules = make_mesh(MeshConfig()), ShardingRules()
     state, _ = make_state(model, optimizer, batch, workload.training.seed, mesh, rules)
     step = training_step(model, workload.objective, optimizer)
-    start = time.perf_counter()
-    lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
-    traced = time.perf_counter()
-    program = lowered.compile()
-    done = time.perf_counter()
+    made = compile_program(step, state, batch)
     # Any: JAX types both as objects, and a backend may have neither.
-    memory: Any = program.memory_analysis()
-    cost: Any = program.cost_analysis() or {}
+    memory: Any = made.program.memory_analysis()
+    cost: Any = made.program.cost_analysis() or {}
     return PreparedStep(
         workload,
-        trace_seconds=traced - start,
-        compile_seconds=done - traced,
+        trace_seconds=made.trace_seconds,
+        compile_seconds=made.compile_seconds,
         temporary_bytes=int(memory.temp_size_in_bytes),
         state_bytes=int(memory.argument_size_in_bytes),
         compiled_flops=float(cost.get("flops", 0.0)),
-        program=program,
+        program=made.program,
         state=state,
         batch=batch,
     )
@@ -144,7 +162,7 @@ def race_experiments(
     """
     steps = {}
     for name, experiment in experiments.items():
-        say(f"{' '.join(labels.values())}: compiling {name}")
+        say(f"compiling {' '.join([*labels.values(), name])}")
         steps[name] = prepare_step(Workload.of(experiment))
     measured = race(steps, seconds=seconds)
     return [labels | {"contender": name} | record for name, record in measured.items()]

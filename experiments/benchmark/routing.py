@@ -75,7 +75,6 @@ def routing_suite(setting: Setting) -> SuiteResult:
             contenders,
             setting.say,
             seconds=setting.seconds / 2,
-            suite="routing",
             system=system,
         )
     return SuiteResult(records, routing_figures(records))

@@ -47,7 +47,6 @@ def towers_suite(setting: Setting) -> SuiteResult:
             {variant: make(setting, variant) for variant in _VARIANTS},
             setting.say,
             seconds=setting.seconds / len(_PAIRS),
-            suite="towers",
             rows=rows,
         )
     return SuiteResult(records, towers_figures(records))

@@ -50,7 +50,6 @@ def utilisation_suite(setting: Setting) -> SuiteResult:
         {variant: sized("show_o_512", variant, Size(_ROWS)) for variant in _NAMES},
         setting.say,
         seconds=setting.seconds,
-        suite="utilisation",
     )
     records: list[Record] = [
         record | {"peak_flops_per_second": peak} for record in measured
