@@ -29,7 +29,7 @@ _PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
 SECONDS = {
     "routing": 120.0,
-    "towers": 75.0,
+    "towers": 135.0,
     "peers": 60.0,
     "compile": 90.0,
     "input": 30.0,

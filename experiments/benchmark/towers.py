@@ -70,22 +70,22 @@ def _size(setting: Setting, **rows: int) -> Size:
     if setting.quick:
         return Size(rows, width=32, num_layers=2, head_dim=16, dtype="float32")
     if setting.platform == "cpu":
-        return Size(rows, width=512, num_layers=4, dtype="float32")
-    return Size({task: 2 * count for task, count in rows.items()})
+        return Size(rows, width=512, num_layers=2, dtype="float32")
+    return Size(rows)
 
 
 def _fixed_two(setting: Setting, variant: str) -> Experiment:
-    size = _size(setting, text_to_image=1, image_to_text=1)
+    size = _size(setting, text_to_image=2, image_to_text=2)
     return sized(_TWO, variant, size)
 
 
 def _fixed_three(setting: Setting, variant: str) -> Experiment:
-    experiment = sized(_THREE, variant, _size(setting, text_to_image=2))
+    experiment = sized(_THREE, variant, _size(setting, text_to_image=4))
     return dataclasses.replace(experiment, objective=ThreeModalities())
 
 
 def _interleaved_two(setting: Setting, variant: str) -> Experiment:
-    return sized(_TWO, variant, _size(setting, interleaved=1))
+    return sized(_TWO, variant, _size(setting, interleaved=2))
 
 
 _PAIRS = {
