@@ -19,7 +19,7 @@ _INK, _GRID = "#5c6470", "#e6e4df"
 _LINE_STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 _MOST_POINTS = 400
 
-_STYLE: Any = {
+CHART_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "unimod_jax",
     "font.size": 8,
@@ -39,6 +39,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.labelcolor": _INK,
 }
+"""Matplotlib's settings for every chart of a page."""
 
 
 def task_color(task: str) -> str:
@@ -70,7 +71,7 @@ def line_chart(
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(CHART_STYLE):
         figure = Figure(figsize=(3.7, 2.2), layout="constrained")
         axes = figure.add_subplot()
         smooth = {name: running_mean(values) for name, values in series.items()}
@@ -90,7 +91,7 @@ def line_chart(
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.legend(loc="best", handlelength=2.2)
-        return _svg(figure, label)
+        return svg_text(figure, label)
 
 
 def running_mean(values: Sequence[float]) -> np.ndarray:
@@ -110,7 +111,13 @@ def _thinned(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(int))
 
 
-def _svg(figure, label: str) -> str:
+def svg_text(figure, label: str) -> str:
+    """A matplotlib figure as an `<svg>` element that takes its page's size and font.
+
+    Args:
+      figure: drawn under `CHART_STYLE`.
+      label: what it shows, for readers who cannot see it.
+    """
     buffer = io.StringIO()
     blank = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=blank)
