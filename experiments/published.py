@@ -6,7 +6,8 @@ have the codes of a trained tokenizer, and records of a name that nobody has pre
 Records that were tokenized beforehand cannot be loaded yet, so a full-size experiment
 can be read, counted, shrunk (`--tiny`), and trained on records of one's own; it does
 not train the published model again. Devices are for the command to name
-(`--mesh.data`, `--mesh.fsdp`, `--mesh.tensor`).
+(`--mesh.data`, `--mesh.fsdp`, `--mesh.sequence`,
+`--mesh.tensor`).
 """
 
 import dataclasses

@@ -23,12 +23,14 @@ KERNEL_LINES = 150  # functions of pallas_kernels with "kernel" in their name
 # What each room may import, besides itself. Nothing knows what stands to its right.
 # `unimod_jax` alone is unimod_jax/__init__.py: it imports no room, so each room can be
 # imported without the others.
-_GROUND = {"unimod_jax", "pallas_kernels", "unimod_jax.layout"}
+# `parallel` stands on the ground: models name the axes of their activations with it.
+_GROUND = {"unimod_jax", "pallas_kernels", "unimod_jax.layout", "unimod_jax.parallel"}
 _TO_MODELS = _GROUND | {"unimod_jax.mot", "unimod_jax.mod", "unimod_jax.models"}
 MAY_IMPORT: dict[str, set[str]] = {
     "pallas_kernels": set(),
     "unimod_jax": set(),
     "unimod_jax.layout": {"unimod_jax", "pallas_kernels"},
+    "unimod_jax.parallel": {"unimod_jax"},
     "unimod_jax.mot": _GROUND,
     "unimod_jax.mod": _GROUND,
     "unimod_jax.data": {"unimod_jax", "unimod_jax.layout"},
@@ -39,13 +41,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unimod_jax.presets": _TO_MODELS | {"unimod_jax.objectives"},
     "unimod_jax.analysis": _TO_MODELS,
     "unimod_jax.convert": _TO_MODELS,
-    "unimod_jax.parallel": _TO_MODELS,
     "unimod_jax.training": _TO_MODELS
     | {
         "unimod_jax.objectives",
         "unimod_jax.generation",
         "unimod_jax.data",
-        "unimod_jax.parallel",
         "unimod_jax.presets",
     },
 }
@@ -58,7 +58,6 @@ MAY_IMPORT["experiments"] = set(MAY_IMPORT)
 LIGHT_ROOMS = _TO_MODELS | {
     "unimod_jax.objectives",
     "unimod_jax.generation",
-    "unimod_jax.parallel",
     "unimod_jax.presets",
 }
 # The one place where models reach attention, and what it is never reached by.

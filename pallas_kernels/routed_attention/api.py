@@ -56,8 +56,8 @@ def routed_attention(
             `reference`, as an interpreted or differently cut kernel. All but the
             reference are differentiable in reverse mode only.
 
-    Under a mesh (`jax.set_mesh`) rows are split over its axes "data" and "fsdp", heads
-    over "tensor"; see `sharded.per_shard`.
+    Under a mesh (`jax.set_mesh`) rows are split over its axes "data" and "fsdp",
+    queries over "sequence", heads over "tensor"; see `sharded.per_shard`.
 
     Returns:
         `[B, T, H, E]` in the dtype of `q`.

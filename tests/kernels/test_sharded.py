@@ -10,7 +10,8 @@ from jax.sharding import AxisType
 
 from pallas_kernels import routed_attention
 from pallas_kernels.routed_attention.reference import reference
-from pallas_kernels.routed_attention.sharded import HEAD_AXES, ROW_AXES
+from pallas_kernels.routed_attention.sharded import HEAD_AXES, ROW_AXES, TOKEN_AXES
+from pallas_kernels.routed_attention.xla_chunked import xla_chunked
 from tests.kernels.attention_cases import (
     random_case,
     random_dropout,
@@ -44,6 +45,7 @@ def shapes_seen(case, kv_shapes=False):
         {"data": 8},
         {"data": 2, "fsdp": 2, "tensor": 2},
         {"tensor": 4, "sequence": 2},
+        {"data": 2, "sequence": 4},
         {"data": 4},
     ],
 )
@@ -66,7 +68,7 @@ def test_values_gradients_and_dropout_are_those_of_one_device(sizes, rate):
         ({"data": 8}, (1, 4, 2)),
         # Two key/value heads are repeated for four devices.
         ({"data": 2, "tensor": 4}, (4, 1, 1)),
-        # Eight devices do not divide four heads; "sequence" is nobody's axis.
+        # Eight devices do not divide four heads; devices share queries, not rows.
         ({"tensor": 8}, (8, 4, 2)),
         ({"fsdp": 4, "sequence": 2}, (2, 4, 2)),
     ],
@@ -75,6 +77,51 @@ def test_each_device_gets_its_share_of_rows_and_heads(sizes, rows_heads_and_kv_h
     case = random_case(3, random_visibility(4, 8, 6, 7), heads=4, kv_heads=2)
     with jax.set_mesh(mesh(**sizes)):
         assert shapes_seen(case, kv_shapes=True) == [rows_heads_and_kv_heads]
+
+
+@pytest.mark.parametrize(
+    ("queries", "keys", "queries_and_keys"),
+    [(12, 20, (3, 20)), (12, 7, (3, 7)), (6, 20, (6, 20))],
+)
+def test_devices_along_a_sequence_share_queries_and_see_all_keys(
+    queries, keys, queries_and_keys
+):
+    visibility = random_visibility(11, 2, queries, keys)
+    case, seen = random_case(12, visibility), []
+    dropout = random_dropout(13, visibility, 0.3)
+
+    def record(*arrays, **options):
+        seen.append((arrays[0].shape[1], arrays[1].shape[1]))
+        return xla_chunked(*arrays, **options)
+
+    wanted = run(case, "xla_chunked", dropout=dropout)
+    with jax.set_mesh(mesh(data=2, sequence=4)):
+        actual = run(case, record, dropout=dropout)
+    assert set(seen) == {queries_and_keys}
+    for one, other in zip(actual, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.0, atol=1e-5)
+
+
+def test_keys_are_gathered_once_and_their_gradients_scattered():
+    case = random_case(14, random_visibility(15, 2, 8, 8))
+    tokens = jax.P(None, "sequence")
+    with jax.set_mesh(mesh(sequence=4)):
+        sharding = jax.NamedSharding(jax.sharding.get_mesh(), tokens)
+        arrays = [jax.device_put(x, sharding) for x in (*case[:3], *case.visibility)]
+
+        def gradients(q, k, v, *visibility):
+            def loss(*qkv):
+                return jnp.sum(
+                    jnp.square(routed_attention(*qkv, *visibility, scale=1.0))
+                )
+
+            return jax.grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+        program = jax.jit(gradients, out_shardings=sharding).lower(*arrays)
+        text = program.compile().as_text()
+    assert "reduce-scatter" in text
+    assert "all-reduce" not in text and "all-to-all" not in text
+    assert "f32[2,8,2,8]" in text  # all keys of two heads of eight values
 
 
 def test_rows_that_do_not_divide_are_computed_whole():
@@ -128,4 +175,5 @@ def test_a_split_batch_needs_no_communication():
 def test_the_axes_are_those_of_the_sharding_rules():
     rules = dataclasses.asdict(ShardingRules())
     assert tuple(rules["batch"]) == ROW_AXES
+    assert rules["token"] == TOKEN_AXES[0]
     assert rules["heads"] == HEAD_AXES[0]

@@ -123,14 +123,32 @@ def test_rules_turn_axes_into_cuts():
     assert whole.spec(("embed", "mlp")) == PartitionSpec(None, None)
 
 
-def test_two_axes_over_one_mesh_axis_are_refused():
-    rules = ShardingRules(embed="tensor")
-    with pytest.raises(
-        ValueError,
-        match=r"axes \('embed', 'mlp'\) would be cut twice over mesh axis \['tensor'\]",
-    ):
-        rules.spec(("embed", "mlp"))
-    with pytest.raises(ValueError, match=r"cut twice over mesh axis \['fsdp'\]"):
+@pytest.mark.parametrize(
+    ("rules", "sentence"),
+    [
+        (
+            {"embed": "tensor"},
+            "sharding.embed and sharding.heads would both cut query and output "
+            r"projections .* over mesh axis 'tensor'; change one",
+        ),
+        ({"token": "fsdp"}, "sharding.batch and sharding.token would both cut hidden"),
+        ({"batch": ("data", "data")}, "sharding.batch and sharding.batch would both"),
+        ({"vocab": "sequence"}, "sharding.token and sharding.vocab .* logits"),
+        ({"layers": "fsdp"}, "sharding.layers and sharding.embed would both cut"),
+        (
+            {"mlp": "model"},
+            r"sharding.mlp names the mesh axes \['model'\], which do not exist",
+        ),
+    ],
+    ids=str,
+)
+def test_rules_that_collide_are_refused_when_they_are_made(rules, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ShardingRules(**rules)
+
+
+def test_two_axes_of_an_array_over_one_mesh_axis_are_refused():
+    with pytest.raises(ValueError, match=r"\('batch', 'embed'\) over mesh axis 'fsdp'"):
         RULES.spec(("batch", "embed"))
 
 
@@ -139,9 +157,14 @@ def test_an_axis_without_a_rule_is_refused():
         RULES.spec(("width",))
 
 
-def test_a_parameter_that_does_not_divide_is_refused_with_its_shape(boxed):
-    three = make_mesh(MeshConfig(tensor=3))
+def test_a_parameter_that_does_not_divide_is_named_with_the_rule_to_change(boxed):
+    five = make_mesh(MeshConfig(tensor=5))
     with pytest.raises(
-        ValueError, match=r"shape \(.*\) with axes \(.*\) does not divide over mesh"
+        ValueError,
+        match=r"head/kernel of shape \(16, 24\) has 24 entries along its axis 'vocab', "
+        r"which the 5 devices of mesh axis tensor do not divide; choose another "
+        r"--mesh.tensor, or keep the axis whole with --sharding.vocab None",
     ):
-        tree_sharding(boxed["params"], three, RULES)
+        tree_sharding({"head": boxed["params"]["vocabulary_head"]}, five, RULES)
+    shared = ShardingRules(vocab=None)
+    tree_sharding({"head": boxed["params"]["vocabulary_head"]}, five, shared)

@@ -1,6 +1,8 @@
 """The same experiment on one device and on eight gives the same losses."""
 
 import dataclasses
+import functools
+import math
 from pathlib import Path
 
 import jax
@@ -10,6 +12,7 @@ import pytest
 from experiments.command_line import load_experiment
 from tests.training.tiny_experiment import tiny_experiment, with_mesh
 from unimod_jax.data import TextTokenizer, open_split, training_batches
+from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.objectives import ImageDiffusion, MaskedImage
 from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
 
@@ -49,12 +52,42 @@ def test_the_demo_trains_alike_on_eight_devices(data_directory: Path):
     assert query.addressable_shards[0].data.size == query.size // 4
 
 
-@pytest.mark.parametrize("axes", [{"data": 8}, {"fsdp": 8}, {"tensor": 2}], ids=str)
-def test_every_kind_of_sharding_gives_the_same_losses(data_directory: Path, axes):
-    experiment = tiny_experiment(data_directory)
-    one, _ = losses_and_trainer(experiment, 3)
-    sharded, _ = losses_and_trainer(with_mesh(experiment, **axes), 3)
-    np.testing.assert_allclose(sharded, one, rtol=1e-4)
+MODELS = {
+    "mot": {"mod": MixtureOfDepths("none", ())},
+    "unimod": {"mot": MixtureOfTransformers(())},
+    "mot_unimod": {},
+}
+MIXED = {"fsdp": 2, "sequence": 2, "tensor": 2}
+# Of twelve text tokens a routed layer keeps six, which do not divide by four; image
+# tokens do.
+SHARDINGS = [
+    ("mot", {"sequence": 4}),
+    ("mot", {"tensor": 2}),
+    ("mot", MIXED),
+    ("unimod", {"data": 8}),
+    ("unimod", {"sequence": 4}),
+    ("unimod", MIXED),
+    ("mot_unimod", {"fsdp": 8}),
+    ("mot_unimod", {"tensor": 2}),
+    ("mot_unimod", MIXED),
+]
+
+
+@functools.cache
+def losses_on_one_device(data_directory: Path, model: str) -> np.ndarray:
+    experiment = dataclasses.replace(tiny_experiment(data_directory), **MODELS[model])
+    return losses_and_trainer(experiment, 2)[0]
+
+
+@pytest.mark.parametrize(("model", "axes"), SHARDINGS, ids=str)
+def test_every_kind_of_sharding_gives_the_same_losses(
+    data_directory: Path, model: str, axes
+):
+    experiment = dataclasses.replace(tiny_experiment(data_directory), **MODELS[model])
+    sharded, trainer = losses_and_trainer(with_mesh(experiment, **axes), 2)
+    assert len(trainer.state.step.sharding.device_set) == math.prod(axes.values())
+    wanted = losses_on_one_device(data_directory, model)
+    np.testing.assert_allclose(sharded, wanted, rtol=1e-4)
 
 
 @pytest.mark.parametrize("objective", [MaskedImage(), ImageDiffusion()], ids=str)

@@ -9,6 +9,7 @@ The legend of suffix letters, used on arrays everywhere in this project:
     N  image patches of a row           G  key/value heads
     P  values of one patch              E  head dimension
     L  layers of a scanned run          R  rotary pairs (half the dimensions that turn)
+    A  parts of a sum, one for each device that shares a projection (tensor parallelism)
 
 Reading order: `modality`, `row_layout`, `task`, `document`, `token_batch`,
 `visibility`, `targets`, `interleaved`, `typical_documents`, `attention_order`,

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from unimod_jax.layout import AttentionGeometry
 from unimod_jax.mod.selection import Selection
 from unimod_jax.mod.token_choice import Chosen
+from unimod_jax.parallel import constrain
 
 ROUTED_DELTA = "routed_delta"
 """The name of what a routed layer's block says, for remat policies."""
@@ -106,7 +107,8 @@ def routed_delta[Extra](
     kept, where = dict(streams), dict(geometry)
     for name, choice in chosen.items():
         if (selection := choice.selection) is not None:
-            kept[name] = move_rows(streams[name], selection.index_BC, selection.slot_BT)
+            moved_BCD = move_rows(streams[name], selection.index_BC, selection.slot_BT)
+            kept[name] = constrain(moved_BCD, "batch", "token", None)
             where[name] = kept_geometry(geometry[name], selection)
     delta, extra = block(kept, where)
     return {name: _put_back(delta[name], chosen[name]) for name in delta}, extra

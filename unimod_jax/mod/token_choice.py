@@ -36,6 +36,7 @@ from unimod_jax.mod.random_scorer import RandomScorer
 from unimod_jax.mod.score_weight import SCORE_WEIGHTS
 from unimod_jax.mod.selection import Selection, select_above, select_top_k
 from unimod_jax.mod.task_router import JITTER, TaskRouter, jitter
+from unimod_jax.parallel import constrain
 
 type _Streams = dict[str, jax.Array]
 
@@ -173,8 +174,8 @@ class TokenChoice(nn.Module):
           ValueError: for an attention scorer without attention, a skipped layer, or a
             linear scorer without a router.
         """
-        score = self._score(streams, geometry, received)
-        logits = self._membership_logits(streams)
+        score = _of_whole_rows(self._score(streams, geometry, received))
+        logits = _of_whole_rows(self._membership_logits(streams))
         weigh = SCORE_WEIGHTS[self.route.score_weight]
         chosen = {}
         for name in streams:
@@ -286,6 +287,14 @@ class TokenChoice(nn.Module):
         if self.route.causal_rule == "predictor" or self.route.scorer == "linear":
             return JITTER * (1.0 - keep_ratio)
         return 1.0 - keep_ratio if self.route.scorer == "random" else 0.0
+
+
+def _of_whole_rows(score: _Streams) -> _Streams:
+    """Scores, stream -> [B, T], gathered where devices share the tokens of a row.
+
+    Rules rank all of them.
+    """
+    return {name: constrain(x_BT, "batch", None) for name, x_BT in score.items()}
 
 
 def disagreement(

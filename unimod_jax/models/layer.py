@@ -21,6 +21,7 @@ from unimod_jax.layout import (
     sequence_order,
 )
 from unimod_jax.mot import BlockConfig, LayerCache, TransformerBlock, UntyingMap
+from unimod_jax.parallel import constrain
 
 type Hidden = dict[str, dict[str, jax.Array]]
 """Task -> stream -> [B, T, D]."""
@@ -150,7 +151,10 @@ class Layer(nn.Module):
                     outcome = self._switched(streams, where, task, layer)
                 delta = mod.weighted(outcome.delta, outcome.weight)
                 report[task] = outcome.report
-            after[task] = {name: x + delta[name] for name, x in streams.items()}
+            after[task] = {
+                name: constrain(x + delta[name], "batch", "token", None)
+                for name, x in streams.items()
+            }
         return after, (report, cache)
 
     def _switched(

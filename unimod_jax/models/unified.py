@@ -34,6 +34,7 @@ from unimod_jax.models.layer import (
 from unimod_jax.models.transformer import Transformer
 from unimod_jax.models.vocabulary_head import VocabularyHead, VocabularyMap
 from unimod_jax.mot import LayerCache, Norm, Towers, UntyingMap, common_streams
+from unimod_jax.parallel import constrain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,7 +216,10 @@ class UnifiedModel(nn.Module):
     def _enter(self, batch: UnifiedBatch) -> tuple[Hidden, dict[str, GroupGeometry]]:
         hidden = {
             task: {
-                name: self.embedding(stream, group.patch_BNP, group.patch_time_BN)
+                name: constrain(
+                    self.embedding(stream, group.patch_BNP, group.patch_time_BN),
+                    *("batch", "token", None),
+                )
                 for name, stream in group.streams.items()
             }
             for task, group in batch.items()

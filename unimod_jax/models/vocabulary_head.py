@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 
+from unimod_jax.parallel import constrain
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,9 @@ class VocabularyMap:
         """
         B, T, D = hidden_BTD.shape
         kernel_DV = self.kernel_DV[:, ids]
-        logits_NV = _product(hidden_BTD.reshape(B * T, D), kernel_DV)
+        hidden_ND = hidden_BTD.reshape(B * T, D)
+        hidden_ND = constrain(hidden_ND, ("batch", "token"), None)
+        logits_NV = _product(hidden_ND, kernel_DV)
         logits_BTV = logits_NV.reshape(B, T, kernel_DV.shape[1])
         if self.bias_V is None:
             return logits_BTV

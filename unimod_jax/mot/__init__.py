@@ -4,7 +4,7 @@ Attention stays global over the whole row; every projection, norm and feed-forwa
 belongs to a *tower*, and an untying map says which modality uses which tower for which
 component. A dense model is a MoT with one tower.
 Reading order: `untying_map`, `towers`, `feed_forward`, `expert_choice`, `kv_cache`,
-`attention`, `block_config`, `block`, `warm_start`.
+`attention`, `tensor_parallel`, `block_config`, `block`, `warm_start`.
 """
 
 from unimod_jax.mot.attention import ATTENTION_RESULT

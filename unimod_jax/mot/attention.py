@@ -20,6 +20,7 @@ from unimod_jax.layout import (
 )
 from unimod_jax.mot.kv_cache import Keys
 from unimod_jax.mot.towers import Streams
+from unimod_jax.parallel import num_parts
 
 __all__ = [
     "ATTENTION_RESULT",
@@ -30,34 +31,60 @@ __all__ = [
     "join_keys",
     "received_attention",
     "split_like",
+    "token_shares",
     "turned",
 ]
 
 type Geometry = dict[str, AttentionGeometry]
 
 
-def join(arrays: Streams) -> jax.Array:
-    """Concatenates streams along the token axis, by `join_order`."""
+def join(arrays: Streams, shares: int = 1) -> jax.Array:
+    """Concatenates streams along the token axis, by `join_order`.
+
+    Args:
+      arrays: stream -> [B, T, ...].
+      shares: dividing every T. The first shares of all streams come first, then the
+        second ones: joining moves nothing between devices that have a share each.
+    """
     parts = [arrays[name] for name in join_order(arrays)]
-    return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
+    if len(parts) == 1:
+        return parts[0]
+    if shares == 1:
+        return jnp.concatenate(parts, axis=1)
+    split = [x.reshape(x.shape[0], shares, -1, *x.shape[2:]) for x in parts]
+    joined = jnp.concatenate(split, axis=2)
+    return joined.reshape(joined.shape[0], -1, *joined.shape[3:])
 
 
-def split_like(joined: jax.Array, streams: Streams) -> Streams:
-    """Cuts a joined array back into streams as long as the given ones."""
+def split_like(joined: jax.Array, streams: Streams, shares: int = 1) -> Streams:
+    """Cuts an array joined in shares back into streams as long as the given ones."""
+    by_share = joined.reshape(joined.shape[0], shares, -1, *joined.shape[2:])
     pieces, start = {}, 0
     for name in join_order(streams):
-        end = start + streams[name].shape[1]
-        pieces[name] = joined[:, start:end]
+        length = streams[name].shape[1]
+        end = start + length // shares
+        piece = by_share[:, :, start:end]
+        pieces[name] = piece.reshape(joined.shape[0], length, *joined.shape[2:])
         start = end
     return pieces
 
 
-def join_geometry(geometry: Geometry) -> AttentionGeometry:
-    """Concatenates the streams' positions, windows and phases by `join_order`."""
-    parts = [geometry[name] for name in join_order(geometry)]
-    if len(parts) == 1:
-        return parts[0]
-    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays, axis=1), *parts)
+def token_shares(streams: Streams) -> int:
+    """Into how many parts the mesh in context cuts the tokens of each stream.
+
+    1 unless it cuts all of them, stream -> [B, T, ...].
+    """
+    shares = {num_parts("token", x.shape[1]) for x in streams.values()}
+    return shares.pop() if len(shares) == 1 else 1
+
+
+def join_geometry(geometry: Geometry, shares: int = 1) -> AttentionGeometry:
+    """Concatenates the streams' positions, windows and phases, as `join` does."""
+    names = join_order(geometry)
+    return jax.tree.map(
+        lambda *arrays: join(dict(zip(names, arrays, strict=True)), shares),
+        *(geometry[name] for name in names),
+    )
 
 
 def turned(heads: Streams, geometry: Geometry) -> Streams:
@@ -67,10 +94,12 @@ def turned(heads: Streams, geometry: Geometry) -> Streams:
     }
 
 
-def join_keys(key: Streams, value: Streams, geometry: Geometry) -> Keys:
+def join_keys(
+    key: Streams, value: Streams, geometry: Geometry, shares: int = 1
+) -> Keys:
     """The keys of one pass: rotated keys and values, stream -> [B, T, G, E]."""
     position = {name: geometry[name].position_BT for name in key}
-    return Keys(join(key), join(value), join(position))
+    return Keys(join(key, shares), join(value, shares), join(position, shares))
 
 
 def global_attention(
@@ -79,6 +108,7 @@ def global_attention(
     geometry: Geometry,
     *,
     order: SequenceOrder | None = None,
+    shares: int = 1,
     dropout_rate: float = 0.0,
     dropout_seed: jax.Array | None = None,
 ) -> Streams:
@@ -90,13 +120,14 @@ def global_attention(
       geometry: stream -> positions and windows of the queries.
       order: of these tokens, to read queries and keys in; the keys are theirs, from
         `join_keys`. None reads them as they come.
+      shares: to join the queries in, where there is no order; see `join`.
       dropout_rate: share of the attention probabilities to drop.
       dropout_seed: uint32 scalar; None drops nothing.
 
     Returns:
       stream -> [B, T, H, E].
     """
-    where, q_BTHE = join_geometry(geometry), join(query)
+    where, q_BTHE = join_geometry(geometry, shares), join(query, shares)
     if order is not None:
         where = jax.tree.map(order.to_sequence, where)
         q_BTHE, keys = jax.tree.map(order.to_sequence, (q_BTHE, keys))
@@ -115,7 +146,7 @@ def global_attention(
     )
     if order is not None:
         attended_BTHE = order.to_storage(attended_BTHE)
-    return split_like(attended_BTHE, query)
+    return split_like(attended_BTHE, query, shares)
 
 
 def received_attention(query: Streams, key: Streams, geometry: Geometry) -> Streams:

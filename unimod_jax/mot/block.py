@@ -23,6 +23,7 @@ from unimod_jax.mot.attention import (
     global_attention,
     join_keys,
     received_attention,
+    token_shares,
     turned,
 )
 from unimod_jax.mot.block_config import BlockConfig
@@ -30,8 +31,10 @@ from unimod_jax.mot.dropout import dropped_out
 from unimod_jax.mot.expert_choice import ExpertChoice
 from unimod_jax.mot.feed_forward import FeedForward
 from unimod_jax.mot.kv_cache import LayerCache
+from unimod_jax.mot.tensor_parallel import apart, together
 from unimod_jax.mot.towers import Linear, Norm, Streams, Towers
 from unimod_jax.mot.untying_map import UntyingMap
+from unimod_jax.parallel import num_parts
 
 QK_NORM_EPSILON = 1e-5
 """Fixed in Hugging Face's Chameleon; Phi-1.5's `layer_norm_eps` is the same."""
@@ -115,10 +118,12 @@ class TransformerBlock(nn.Module):
         order: SequenceOrder | None,
     ) -> tuple[Streams, LayerCache | None]:
         """The attention branch: projections in, global attention, projection out."""
+        streams = self._apart_by_heads(streams)
         query, key = self._query_and_key(streams, geometry)
         value = _split_heads(self.value(streams), self.config.num_kv_heads)
+        shares = token_shares(key) if order is None and cache is None else 1
         if cache is None:
-            keys = join_keys(key, value, geometry)
+            keys = join_keys(key, value, geometry, shares)
         else:
             cache = cache.append(key, value, geometry)
             keys, order = cache.keys, None
@@ -126,10 +131,21 @@ class TransformerBlock(nn.Module):
         if self._drops(rate):
             seed = jax.random.bits(self.make_rng("dropout"), (), jnp.uint32)
         attended = global_attention(
-            query, keys, geometry, order=order, dropout_rate=rate, dropout_seed=seed
+            query,
+            keys,
+            geometry,
+            order=order,
+            shares=shares,
+            dropout_rate=rate,
+            dropout_seed=seed,
         )
         flat = {name: x.reshape(*x.shape[:2], -1) for name, x in attended.items()}
-        return self.output(flat), cache
+        return together(self.output(flat), "heads"), cache
+
+    def feed(self, streams: Streams, valid: Streams) -> Streams:
+        """The feed-forward branch; valid marks slots that are not empty, [B, T]."""
+        copies = apart(streams, "mlp", self.config.feed_forward_hidden)
+        return together(self.feed_forward(streams, valid, copies), "mlp")
 
     def attention_received(self, streams: Streams, geometry: Geometry) -> Streams:
         """Attention that each token receives here: stream -> float32 [B, T].
@@ -155,6 +171,14 @@ class TransformerBlock(nn.Module):
 
     def _drops(self, rate: float) -> bool:
         return rate > 0.0 and self.has_rng("dropout")
+
+    def _apart_by_heads(self, streams: Streams) -> Streams:
+        """Copies of the tokens for queries, keys and values, if all are cut alike."""
+        c = self.config
+        width, kv_width = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+        if num_parts("heads", width) != num_parts("kv_heads", kv_width):
+            return streams
+        return apart(streams, "heads", width)
 
     def _query_and_key(
         self, streams: Streams, geometry: Geometry
@@ -198,7 +222,7 @@ def _pre(
 ) -> Streams:
     del read
     attended = block.drop(mixed)
-    fed = block.feed_forward(block.feed_forward_norm(_sum(x, attended)), valid)
+    fed = block.feed(block.feed_forward_norm(_sum(x, attended)), valid)
     return _sum(attended, block.drop(fed))
 
 
@@ -207,7 +231,7 @@ def _swin(
 ) -> Streams:
     del read
     attended = block.drop(block.attention_norm(mixed))
-    fed = block.feed_forward(_sum(x, attended), valid)
+    fed = block.feed(_sum(x, attended), valid)
     return _sum(attended, block.drop(block.feed_forward_norm(fed)))
 
 
@@ -215,7 +239,7 @@ def _parallel(
     block: TransformerBlock, x: Streams, read: Streams, mixed: Streams, valid: Streams
 ) -> Streams:
     del x
-    return _sum(block.drop(mixed), block.drop(block.feed_forward(read, valid)))
+    return _sum(block.drop(mixed), block.drop(block.feed(read, valid)))
 
 
 _ORDERS = {

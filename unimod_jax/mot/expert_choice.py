@@ -14,6 +14,7 @@ Legend, beside that of `layout`: U groups of M tokens, K experts with C places e
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from flax import linen as nn
 from jax.nn import initializers
 
 from unimod_jax.mot.feed_forward import INNER, FeedForwardKind
+from unimod_jax.mot.towers import in_first_part
+from unimod_jax.parallel import constrain
 
 
 def expert_choice(
@@ -100,6 +103,18 @@ collect.defvjp(
 )
 
 
+class _Weights(NamedTuple):
+    """One projection of all experts.
+
+    Attributes:
+      kernel_KDF: [K, D, F], or [K, F, D] of the projection back.
+      bias_KF: [K, F] or [K, D], or None.
+    """
+
+    kernel_KDF: jax.Array
+    bias_KF: jax.Array | None
+
+
 class ExpertChoice(nn.Module):
     """The feed-forward network of one tower, as experts that choose their tokens.
 
@@ -127,8 +142,16 @@ class ExpertChoice(nn.Module):
     biases: bool = False
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    def __call__(
+        self, x_BTD: jax.Array, valid_BT: jax.Array, copies: jax.Array | None = None
+    ) -> jax.Array:
         """Maps [B, T, D] to [B, T, D]; slots that are not valid get zero.
+
+        Args:
+          x_BTD: tokens.
+          valid_BT: boolean, False in empty slots.
+          copies: the same tokens from `tensor_parallel.apart`; the result is then for
+            `together`. None is `x_BTD`.
 
         Raises:
           ValueError: if rows_per_group does not divide B.
@@ -141,16 +164,17 @@ class ExpertChoice(nn.Module):
             )
         group = (B // self.rows_per_group, self.rows_per_group * T)
         x_UMD = x_BTD.reshape(*group, D)
-        index_UKC, place_UKM, weight_UKM = expert_choice(
-            self._score(x_UMD), valid_BT.reshape(group)
-        )
-        x_UKCD = dispatch(x_UMD, index_UKC, place_UKM)
-        names, activation = INNER[self.kind]
-        inner = [self._linear(name, x_UKCD, "embed", "mlp") for name in names]
-        out_UKCD = self._linear("down", activation(*inner), "mlp", "embed")
-        out_UKMD = collect(out_UKCD, place_UKM, index_UKC)
-        y_UMD = jnp.einsum("UKMD,UKM->UMD", out_UKMD, weight_UKM.astype(out_UKMD.dtype))
-        return y_UMD.reshape(B, T, D)
+        choice = expert_choice(self._score(x_UMD), valid_BT.reshape(group))
+        names, _ = INNER[self.kind]
+        weights = {name: self._weights(name, "embed", "mlp") for name in names}
+        weights["down"] = self._weights("down", "mlp", "embed")
+        say = functools.partial(_said, self.kind, choice)
+        if copies is None or copies.ndim == 3:
+            return say(weights, x_UMD).reshape(B, T, D)
+        A = copies.shape[0]
+        in_parts = {name: _in_parts(w, name, A) for name, w in weights.items()}
+        y_AUMD = jax.vmap(say)(in_parts, copies.reshape(A, *group, D))
+        return y_AUMD.reshape(A, B, T, D)
 
     def _score(self, x_UMD: jax.Array) -> jax.Array:
         """Softmax over the experts, in float32: [U, M, K]."""
@@ -158,11 +182,11 @@ class ExpertChoice(nn.Module):
         boxed = nn.with_logical_partitioning(init, ("embed", "expert"))
         shape = (self.width, self.num_experts)
         router_DK = self.param("router", boxed, shape, unbox=True)
-        return jax.nn.softmax(x_UMD.astype(jnp.float32) @ router_DK, axis=-1)
+        score_UMK = jax.nn.softmax(x_UMD.astype(jnp.float32) @ router_DK, axis=-1)
+        # Experts rank the tokens of whole rows.
+        return constrain(score_UMK, "batch", None, None)
 
-    def _linear(
-        self, name: str, x_UKCD: jax.Array, axis_in: str, axis_out: str
-    ) -> jax.Array:
+    def _weights(self, name: str, axis_in: str, axis_out: str) -> _Weights:
         """Every expert's own projection between the width and the hidden width."""
         size = {"embed": self.width, "mlp": self.hidden}
         scale = self.output_scale if axis_out == "embed" else 1.0
@@ -170,10 +194,50 @@ class ExpertChoice(nn.Module):
         param = functools.partial(self.param, unbox=True)
         boxed = nn.with_logical_partitioning(init, ("expert", axis_in, axis_out))
         shape = (self.num_experts, size[axis_in], size[axis_out])
-        kernel_KDF = param(name, boxed, shape).astype(x_UKCD.dtype)
-        y_UKCF = jnp.einsum("UKCD,KDF->UKCF", x_UKCD, kernel_KDF)
+        kernel_KDF = param(name, boxed, shape)
         if not self.biases:
-            return y_UKCF
+            return _Weights(kernel_KDF, None)
         zeros = nn.with_logical_partitioning(initializers.zeros, ("expert", axis_out))
         bias_KF = param(f"{name}_bias", zeros, (self.num_experts, size[axis_out]))
+        return _Weights(kernel_KDF, bias_KF)
+
+
+def _said(
+    kind: FeedForwardKind,
+    choice: tuple[jax.Array, jax.Array, jax.Array],
+    weights: dict[str, _Weights],
+    x_UMD: jax.Array,
+) -> jax.Array:
+    """What all experts say about the tokens of each group, weighted: [U, M, D]."""
+    index_UKC, place_UKM, weight_UKM = choice
+
+    def linear(name: str, x_UKCD: jax.Array) -> jax.Array:
+        kernel_KDF, bias_KF = weights[name]
+        kernel_KDF = kernel_KDF.astype(x_UKCD.dtype)
+        y_UKCF = jnp.einsum("UKCD,KDF->UKCF", x_UKCD, kernel_KDF)
+        if bias_KF is None:
+            return y_UKCF
         return y_UKCF + bias_KF[None, :, None].astype(y_UKCF.dtype)
+
+    x_UKCD = dispatch(x_UMD, index_UKC, place_UKM)
+    names, activation = INNER[kind]
+    out_UKCD = linear("down", activation(*(linear(name, x_UKCD) for name in names)))
+    out_UKMD = collect(out_UKCD, place_UKM, index_UKC)
+    return jnp.einsum("UKMD,UKM->UMD", out_UKMD, weight_UKM.astype(out_UKMD.dtype))
+
+
+def _in_parts(weights: _Weights, name: str, parts: int) -> _Weights:
+    """The weights with the hidden width cut into parts, along a new first axis A."""
+    kernel_KDF, bias_KF = weights
+    hidden = 1 if name == "down" else 2
+    cut = jnp.moveaxis(_split(kernel_KDF, hidden, parts), hidden, 0)
+    if bias_KF is None:
+        return _Weights(cut, None)
+    if name == "down":
+        return _Weights(cut, in_first_part(bias_KF, parts))
+    return _Weights(cut, jnp.moveaxis(_split(bias_KF, 1, parts), 1, 0))
+
+
+def _split(x: jax.Array, axis: int, parts: int) -> jax.Array:
+    """[..., A, n / A, ...] of [..., n, ...]."""
+    return x.reshape(*x.shape[:axis], parts, -1, *x.shape[axis + 1 :])

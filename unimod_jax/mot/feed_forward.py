@@ -56,13 +56,23 @@ class FeedForward(nn.Module):
     biases: bool = False
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
-        """Maps [B, T, D] to [B, T, D], each token on its own, empty slots too."""
-        del valid_BT  # for networks in which tokens compete, see expert_choice.py
+    def __call__(
+        self, x_BTD: jax.Array, valid_BT: jax.Array, copies: jax.Array | None = None
+    ) -> jax.Array:
+        """Maps [B, T, D] to [B, T, D], each token on its own, empty slots too.
+
+        Args:
+          x_BTD: tokens.
+          valid_BT: for networks in which tokens compete, see expert_choice.py.
+          copies: the same tokens from `tensor_parallel.apart`; the result is then for
+            `together`. None is `x_BTD`.
+        """
+        del valid_BT
+        x = x_BTD if copies is None else copies
         linear = functools.partial(Linear, bias=self.biases)
         inward = functools.partial(linear, (self.width, self.hidden), ("embed", "mlp"))
         names, activation = INNER[self.kind]
-        hidden_BTF = activation(*(inward(name=name)(x_BTD) for name in names))
+        hidden_BTF = activation(*(inward(name=name)(x) for name in names))
         outward = functools.partial(
             linear, (self.hidden, self.width), ("mlp", "embed"), self.output_scale
         )

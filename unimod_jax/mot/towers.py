@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 
+from unimod_jax.parallel import constrain, num_parts
+
 type Streams = dict[str, jax.Array]
 
 
@@ -22,11 +24,43 @@ def project(x_BTD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
     """[B, T, D] @ [D, F] in the dtype of the tokens.
 
     Tokens are flattened first: XLA on CPU runs the batched product at half the speed
-    (measured, docs/decisions.md); accelerators do not care.
+    (measured, docs/decisions.md); accelerators do not care. Not where a mesh cuts the
+    tokens of rows, which would have to be gathered for it.
     """
     B, T, D = x_BTD.shape
-    y_NF = x_BTD.reshape(B * T, D) @ kernel_DF.astype(x_BTD.dtype)
+    kernel_DF = kernel_DF.astype(x_BTD.dtype)
+    if num_parts("token", T) > 1:
+        return x_BTD @ kernel_DF
+    y_NF = x_BTD.reshape(B * T, D) @ kernel_DF
     return y_NF.reshape(B, T, kernel_DF.shape[1])
+
+
+def project_apart(x_ABTD: jax.Array, kernel_DF: jax.Array) -> jax.Array:
+    """`project` where devices share the outputs and each has a copy of the tokens.
+
+    Args:
+      x_ABTD: equal along A, which divides F.
+      kernel_DF: any float dtype.
+
+    Returns:
+      [B, T, F], part after part.
+    """
+    A, B, T, D = x_ABTD.shape
+    kernel_DAF = kernel_DF.astype(x_ABTD.dtype).reshape(D, A, -1)
+    return jnp.einsum("ABTD,DAF->BTAF", x_ABTD, kernel_DAF).reshape(B, T, -1)
+
+
+def project_in_parts(x_BTF: jax.Array, kernel_FD: jax.Array, parts: int) -> jax.Array:
+    """`project` where devices share the inputs: [A, B, T, D], to be summed over A."""
+    x_BTAF = x_BTF.reshape(*x_BTF.shape[:2], parts, -1)
+    kernel_AFD = kernel_FD.astype(x_BTF.dtype).reshape(parts, -1, kernel_FD.shape[1])
+    return jnp.einsum("BTAF,AFD->ABTD", x_BTAF, kernel_AFD)
+
+
+def in_first_part(x: jax.Array, parts: int) -> jax.Array:
+    """The parts of a sum that is x: x itself, then zeros, along a new first axis."""
+    first_A = jnp.arange(parts).reshape(-1, *(1,) * x.ndim) == 0
+    return jnp.where(first_A, x[None], jnp.zeros_like(x)[None])
 
 
 def rms_norm(x: jax.Array, scale: jax.Array | None, epsilon: float) -> jax.Array:
@@ -72,6 +106,10 @@ def _leading_ones(weight: jax.Array, rank: int) -> jax.Array:
 class Linear(nn.Module):
     """One projection: parameters `kernel` [D, F] and, if asked for, `bias` [F].
 
+    Under tensor parallelism tokens may come in copies, one for each part of the
+    outputs; and a projection back to the width leaves the parts of its sum to whoever
+    adds them up (see `tensor_parallel`).
+
     Attributes:
       shape: (D, F).
       axes: logical axis names of the kernel, for sharding; the bias has the second.
@@ -85,17 +123,32 @@ class Linear(nn.Module):
     bias: bool = False
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        """Maps [B, T, D] to [B, T, F] in the same dtype."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [B, T, D] (or [A, B, T, D], copies) to [B, T, F] in the same dtype.
+
+        If F is the model width and a mesh cuts D, the result is [A, B, T, F], parts.
+        """
         fan_in_normal = initializers.variance_scaling(self.scale, "fan_in", "normal")
         init = nn.with_logical_partitioning(fan_in_normal, self.axes)
         # unbox=True is the default; named, it gives the result the type of an array.
-        y_BTF = project(x_BTD, self.param("kernel", init, self.shape, unbox=True))
-        if not self.bias:
-            return y_BTF
-        zeros = nn.with_logical_partitioning(initializers.zeros, self.axes[1:])
-        bias_F = self.param("bias", zeros, self.shape[1:], unbox=True)
-        return y_BTF + bias_F[None, None].astype(y_BTF.dtype)
+        kernel_DF = self.param("kernel", init, self.shape, unbox=True)
+        bias_F = None
+        if self.bias:
+            zeros = nn.with_logical_partitioning(initializers.zeros, self.axes[1:])
+            bias_F = self.param("bias", zeros, self.shape[1:], unbox=True)
+            bias_F = bias_F.astype(x.dtype)
+        axis_in, axis_out = self.axes
+        parts = num_parts(axis_in, self.shape[0]) if axis_out == "embed" else 1
+        if parts > 1:
+            y_ABTF = project_in_parts(x, kernel_DF, parts)
+            if bias_F is not None:
+                y_ABTF += in_first_part(bias_F[None, None], parts)
+            return constrain(y_ABTF, axis_in, "batch", "token", None)
+        y_BTF = project_apart(x, kernel_DF) if x.ndim == 4 else project(x, kernel_DF)
+        if bias_F is not None:
+            y_BTF += bias_F[None, None]
+        whole = axis_out == "embed"
+        return constrain(y_BTF, "batch", "token", None if whole else axis_out)
 
 
 class Norm(nn.Module):

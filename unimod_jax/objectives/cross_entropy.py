@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 
 from unimod_jax.models import VocabularyMap
+from unimod_jax.parallel import constrain, num_parts
 
 _STORED_BYTES = 64 * 2**20
 """Up to here a device stores the float32 logits of a task group: to compute them again
@@ -38,8 +38,8 @@ such logits. On CPU all sizes from 3,712 to 14,720 ids took the same time."""
 _LANES = 128
 """Chunks are whole vectors of a TPU, and whole tiles of any chip's matrix units."""
 
-_VOCABULARY_AXIS = "tensor"
-"""The mesh axis that cuts the head (`parallel.ShardingRules.vocab`)."""
+_TOKENS = ("batch", "token")
+"""What tokens of all rows, N, are cut over."""
 
 _LOWEST = float(jnp.finfo(jnp.float32).min)
 """Beside any logit its exponential is 0."""
@@ -91,31 +91,23 @@ class VocabularyChunks:
 def vocabulary_chunks(num_tokens: int, vocabulary_size: int) -> VocabularyChunks:
     """One chunk where its logits may be stored, else chunks of about equal sizes.
 
-    Under a mesh (`jax.set_mesh`) each device has the logits of its own tokens and of
-    its own part of the vocabulary. A chunk is taken from all parts at once, so that the
-    kernel is sliced along an axis that is not cut, and need not be gathered for it.
+    Under a mesh (`jax.set_mesh`) each device has the logits of its own tokens, wherever
+    they stand in their rows, and of its own part of the vocabulary. A chunk is taken
+    from all parts at once, so that the kernel is sliced along an axis that is not cut,
+    and need not be gathered for it.
 
     Args:
       num_tokens: tokens of all rows.
       vocabulary_size: ids.
     """
-    axes = _mesh_axes()
-    logits_bytes = 4 * num_tokens * vocabulary_size / math.prod(axes.values())
-    if logits_bytes <= _STORED_BYTES:
+    parts = num_parts("vocab", vocabulary_size)
+    devices = parts * num_parts(_TOKENS, num_tokens)
+    if 4 * num_tokens * vocabulary_size <= devices * _STORED_BYTES:
         return VocabularyChunks(1, vocabulary_size, vocabulary_size)
-    parts = axes.get(_VOCABULARY_AXIS, 1)
-    parts = 1 if vocabulary_size % parts else parts
     part_size = vocabulary_size // parts
     count = math.ceil(part_size / _CHUNK_IDS)
     size = math.ceil(part_size / (count * _LANES)) * _LANES
     return VocabularyChunks(parts, part_size, min(size, part_size))
-
-
-def _mesh_axes() -> dict[str, int]:
-    """The sizes of the mesh axes over which XLA splits arrays."""
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = zip(mesh.axis_names, mesh.axis_sizes, mesh.axis_types, strict=True)
-    return {name: size for name, size, kind in axes if kind != AxisType.Manual}
 
 
 def cross_entropy(
@@ -147,7 +139,7 @@ def cross_entropy(
     shape = (chunks.parts, chunks.part_size)
     loss_N, log_z_N = _cross_entropy(
         chunks,
-        hidden_BTD.reshape(B * T, D),
+        constrain(hidden_BTD.reshape(B * T, D), _TOKENS, None),
         head.kernel_DV.reshape(D, *shape),
         None if head.bias_V is None else head.bias_V.reshape(shape),
         target_BT.reshape(B * T),

@@ -27,7 +27,7 @@ from unimod_jax.objectives import (
     NextToken,
     SequenceSizes,
 )
-from unimod_jax.parallel import MeshConfig
+from unimod_jax.parallel import MeshConfig, ShardingRules
 from unimod_jax.presets import Recipe
 
 
@@ -104,7 +104,8 @@ class Experiment:
       task_shares: how a step's rows are divided among the tasks.
       training: optimiser and schedule.
       sampling: how images are drawn after training.
-      mesh: over which devices arrays are cut.
+      mesh: how many devices share the work, and along which axes.
+      sharding: which axes of arrays are cut over which axes of the mesh.
     """
 
     objective: NextToken | MaskedImage | ImageDiffusion
@@ -116,6 +117,7 @@ class Experiment:
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     mesh: MeshConfig = MeshConfig()
+    sharding: ShardingRules = ShardingRules()
 
     def __post_init__(self) -> None:
         """Checks that the model has the modalities of its data, and tasks to train."""

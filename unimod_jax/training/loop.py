@@ -12,7 +12,7 @@ import jax
 from unimod_jax.data import Record, TextTokenizer, open_split, prepare, training_batches
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models import UnifiedModel
-from unimod_jax.parallel import ShardingRules, batch_sharding, make_mesh
+from unimod_jax.parallel import batch_sharding, make_mesh, on_mesh
 from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.input_wait import EndWatcher, InputWait
@@ -68,10 +68,10 @@ def make_trainer(
       example: one of them, for shapes only.
     """
     experiment = assembly.experiment
-    mesh, rules = make_mesh(experiment.mesh), ShardingRules()
+    mesh, rules = make_mesh(experiment.mesh), experiment.sharding
     model = UnifiedModel(assembly.spec)
     optimizer = make_optimizer(experiment.training)
-    with jax.set_mesh(mesh):
+    with on_mesh(mesh, rules):
         state, shardings = make_state(
             model, optimizer, example, experiment.training.seed, mesh, rules
         )
@@ -84,7 +84,7 @@ def make_trainer(
     )
 
     def step(state: TrainState, batch: UnifiedBatch) -> tuple[TrainState, Metrics]:
-        with jax.set_mesh(mesh):
+        with on_mesh(mesh, rules):
             return compiled(state, _on_devices(batch, rows))
 
     return Trainer(assembly, model, step, state, batches)

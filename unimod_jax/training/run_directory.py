@@ -14,6 +14,7 @@ import json
 import os
 from pathlib import Path
 
+from unimod_jax.parallel import MeshAxes
 from unimod_jax.training.experiment import Experiment
 
 
@@ -26,7 +27,9 @@ BOOKKEEPING = {
     "training.keep_checkpoints",
     "training.log_every",
 }
-"""Fields that may differ when a run is resumed: they do not change what is computed."""
+LAYOUT = ("mesh.", "sharding.")
+"""These and `BOOKKEEPING` may differ when a run is resumed: what is computed stays the
+same, to rounding where devices or the order of a sum change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +88,9 @@ class RunDirectory:
         differing = [
             f"{name} is {here.get(name)!r} there but {wanted.get(name)!r} here"
             for name in sorted(here.keys() | wanted.keys())
-            if here.get(name) != wanted.get(name) and name not in BOOKKEEPING
+            if here.get(name) != wanted.get(name)
+            and name not in BOOKKEEPING
+            and not name.startswith(LAYOUT)
         ]
         if differing:
             raise RunError(
@@ -126,13 +131,13 @@ def _converter():
     from cattrs.strategies import configure_tagged_union
 
     converter = cattrs.Converter(forbid_extra_keys=True)
-    layers = tuple[int, ...] | str
-    converter.register_structure_hook(
-        layers, lambda value, _: value if isinstance(value, str) else tuple(value)
-    )
-    converter.register_unstructure_hook(
-        layers, lambda value: value if isinstance(value, str) else list(value)
-    )
+    for names in (tuple[int, ...] | str, MeshAxes):
+        converter.register_structure_hook(
+            names, lambda value, _: tuple(value) if isinstance(value, list) else value
+        )
+        converter.register_unstructure_hook(
+            names, lambda value: list(value) if isinstance(value, tuple) else value
+        )
     objective = Experiment.__annotations__["objective"]
     configure_tagged_union(objective, converter, tag_name="kind")
     return converter
