@@ -5,8 +5,10 @@ import errno
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -84,11 +86,15 @@ def override(
 
 @contextlib.contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Ends the program with one sentence and exit code 2 where the user can help."""
+    """Ends the program with one sentence and exit code 2 where the user can help.
+
+    Training has two more codes for scripts that keep a run alive: 75 where it was told
+    to stop and has saved, 76 where another process is missing.
+    """
     try:
         yield
     except (RunError, ValueError) as error:
-        _fail(str(error))
+        _fail(str(error), getattr(error, "exit_code", 2))
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _fail(
@@ -100,11 +106,31 @@ def one_sentence_errors() -> Iterator[None]:
         )
     except KeyboardInterrupt:
         _fail("stopped; run the same command again to resume from the last checkpoint.")
+    except Exception:
+        if _has_other_processes():
+            traceback.print_exc()
+            _end_at_once(1)
+        raise
 
 
-def _fail(sentence: str) -> None:
+def _fail(sentence: str, code: int = 2) -> None:
     print(f"error: {sentence}", file=sys.stderr)
-    raise SystemExit(2)
+    if _has_other_processes():
+        _end_at_once(code)
+    raise SystemExit(code)
+
+
+def _has_other_processes() -> bool:
+    """Whether this process has joined others; asks without importing JAX."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
+
+
+def _end_at_once(code: int) -> None:
+    """Ends without JAX's farewell, a barrier that waits for processes that are gone."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def show_log() -> None:

@@ -3,9 +3,17 @@
 Options override the experiment by dotted names, such as `--training.steps 200`; the
 same command resumes a run that was interrupted. With `--tiny` a small model of the same
 architecture trains on the handwritten digits, in a minute on a laptop.
+
+On several hosts, start the same command on each: JAX finds TPU pods, GKE, Slurm and
+Open MPI by itself; elsewhere give --processes.coordinator, .count and .index, or set
+$JAX_COORDINATOR_ADDRESS, $JAX_NUM_PROCESSES and $JAX_PROCESS_ID.
+
+Exit codes: 0 done; 2 a problem told in one sentence; 75 told to stop (SIGTERM), and
+saved; 76 another process died or never joined. After 75 and 76, run the same again.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +25,12 @@ from experiments.command_line import (
     override,
     show_log,
 )
-from unimod_jax.training import reduced_twin
+from unimod_jax.training import (
+    ProcessOptions,
+    ProfileSteps,
+    reduced_twin,
+    start_processes,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         help="where to write (default: runs/EXPERIMENT, or runs/EXPERIMENT-tiny)",
     )
+    parser.add_argument(
+        "--profile",
+        metavar="STEPS",
+        help="trace steps into RUN/profile: FIRST:END, or how many after the first few",
+    )
+    _add_process_options(parser)
     known, rest = parser.parse_known_args(arguments)
     if known.experiment is None:
         parser.print_help()
@@ -57,11 +76,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if known.tiny:
             experiment = reduced_twin(experiment)
         experiment = override(experiment, rest, program)
+        profile = ProfileSteps.parse(known.profile) if known.profile else None
         # Imported late: options are checked before JAX starts its devices.
         from unimod_jax.training import train
 
-        run = train(experiment, known.run_dir or _default(known.experiment, known.tiny))
+        run = train(
+            experiment,
+            known.run_dir or _default(known.experiment, known.tiny),
+            processes=start_processes(_process_options(known)),
+            profile=profile,
+        )
         print(run.path)
+
+
+def _add_process_options(parser: argparse.ArgumentParser) -> None:
+    for field in dataclasses.fields(ProcessOptions):
+        parser.add_argument(
+            f"--processes.{field.name}",
+            type=_yes_or_no if field.type is bool else field.type,
+            default=field.default,
+            help=f"see ProcessOptions (default: {field.default!r})",
+        )
+
+
+def _process_options(known: argparse.Namespace) -> ProcessOptions:
+    names = [field.name for field in dataclasses.fields(ProcessOptions)]
+    return ProcessOptions(
+        **{name: getattr(known, f"processes.{name}") for name in names}
+    )
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
+    return text.lower() == "true"
 
 
 def _default(experiment: str, tiny: bool) -> Path:

@@ -13,7 +13,7 @@ from experiments.command_line import (
     one_sentence_errors,
     override,
 )
-from unimod_jax.training import Assembly, Experiment, RunError
+from unimod_jax.training import Assembly, Experiment, PeerLost, Preempted, RunError
 
 OWN_FILE = '''
 """My own."""
@@ -111,3 +111,27 @@ def test_a_model_without_the_modalities_of_its_data_is_refused():
         load = load_experiment("toy/demo")
         model = dataclasses.replace(load.model, modalities=("text",))
         dataclasses.replace(load, model=model)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--profile", "5:2"], "--profile '5:2' names no steps"),
+        (["--processes.count", "2"], "do not name a process"),
+        (["--processes.silence_timeout", "1"], "processes.silence_timeout is 1.0"),
+    ],
+    ids=str,
+)
+def test_wrong_options_of_a_start_are_one_sentence(options, sentence: str, capsys):
+    with pytest.raises(SystemExit) as raised:
+        train.main(["toy/demo", *options])
+    assert raised.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [Preempted, PeerLost])
+def test_who_keeps_a_run_alive_is_told_to_start_it_again(error, capsys):
+    with pytest.raises(SystemExit) as raised, one_sentence_errors():
+        raise error("run the same command again.")
+    assert raised.value.code == {Preempted: 75, PeerLost: 76}[error]
+    assert capsys.readouterr().err == "error: run the same command again.\n"

@@ -30,8 +30,9 @@ from tests.training.tiny_experiment import tiny_experiment
 from unimod_jax.training import checkpoint, train
 
 saved = checkpoint.RunCheckpoints.save
-def save_and_die(self, step, state, iterator):
-    saved(self, step, state, iterator)
+def save_and_die(self, step, state):
+    saved(self, step, state)
+    self.wait()
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.RunCheckpoints.save = save_and_die
 train(tiny_experiment(Path(sys.argv[1])), Path(sys.argv[2]))
@@ -185,8 +186,9 @@ def test_a_full_disk_is_told_as_such_and_spares_what_is_saved(
     def disk_is_full(*_args, **_options):
         raise ValueError("RESOURCE_EXHAUSTED: ... No space left on device")
 
-    monkeypatch.setattr(checkpoints._checkpointer, "save_checkpointables", disk_is_full)
+    orbax = checkpoints._checkpointer
+    monkeypatch.setattr(orbax, "save_checkpointables_async", disk_is_full)
     with pytest.raises(OSError) as raised:
-        checkpoints.save(7, None, None)
+        checkpoints.save(7, None)
     assert raised.value.errno == errno.ENOSPC
     assert checkpoints.steps() == before

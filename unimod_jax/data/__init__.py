@@ -20,7 +20,7 @@ from unimod_jax.data.image_codec import (
     pixels_to_patches,
 )
 from unimod_jax.data.interleaving import interleave, worst_case_slots
-from unimod_jax.data.mixture import training_batches
+from unimod_jax.data.mixture import skip_batches, training_batches
 from unimod_jax.data.packing import CountBuckets, PackedRow, PackingReport, pack
 from unimod_jax.data.record_schema import DataError, Record, describe, validate_record
 from unimod_jax.data.row_templates import RowTemplates, stack_rows
@@ -54,6 +54,7 @@ __all__ = [
     "pixels_to_codes",
     "pixels_to_patches",
     "prepare",
+    "skip_batches",
     "stack_rows",
     "training_batches",
     "validate_record",

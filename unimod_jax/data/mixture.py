@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -97,6 +97,15 @@ def training_batches(
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_STEPS)
         )
     )
+
+
+def skip_batches(iterator: Any, count: int) -> None:
+    """Sets an iterator of `training_batches` to give the batch after so many.
+
+    The rows of a step are the same for every number of processes, so the count is all
+    there is to save, and a run may go on with another number of them.
+    """
+    iterator.set_state({"next_index": count})
 
 
 def _rows_of(

@@ -67,6 +67,10 @@ class TrainingConfig(Recipe):
       log_every: steps between rows of metrics.jsonl.
       momentum_dtype: of AdamW's mean gradient; "bfloat16" takes half of its memory. The
         mean square needs more digits and stays float32.
+      skip_above: an update whose gradient norm (before clipping) is larger is thrown
+        away, as one that is not finite always is; 0 for no such bound.
+      skip_budget: how many updates may be thrown away between two checkpoints; with
+        one more the run stops.
     """
 
     seed: int = 0
@@ -74,6 +78,8 @@ class TrainingConfig(Recipe):
     keep_checkpoints: int = 2
     log_every: int = 10
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    skip_above: float = 0.0
+    skip_budget: int = 0
 
     def __post_init__(self) -> None:
         """Checks that counts are positive."""
@@ -83,6 +89,11 @@ class TrainingConfig(Recipe):
                 f"training.momentum_dtype {self.momentum_dtype!r} is not supported; "
                 f"choose 'float32' or 'bfloat16'."
             )
+        for name in ("skip_above", "skip_budget"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"training.{name} is {getattr(self, name)}; give 0 or more."
+                )
         for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(

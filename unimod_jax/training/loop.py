@@ -1,27 +1,44 @@
-"""The training loop: records in, checkpoints and metrics out, resumable at any step."""
+"""The training loop: records in, checkpoints and metrics out, resumable at any step.
 
+Every process runs all of it on its own rows; what is written once (metrics, progress,
+configuration, tokenizer) is written by process 0.
+"""
+
+import contextlib
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 
-from unimod_jax.data import Record, TextTokenizer, open_split, prepare, training_batches
+from unimod_jax.data import (
+    Record,
+    TextTokenizer,
+    open_split,
+    prepare,
+    skip_batches,
+    training_batches,
+)
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.models import UnifiedModel
 from unimod_jax.parallel import batch_sharding, make_mesh, on_mesh
 from unimod_jax.training.checkpoint import RunCheckpoints
+from unimod_jax.training.endings import Preempted
 from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.input_wait import EndWatcher, InputWait
 from unimod_jax.training.metric_writer import MetricWriter
 from unimod_jax.training.optimizer import make_optimizer
+from unimod_jax.training.preemption import StopNotice
+from unimod_jax.training.processes import ALONE, Processes
+from unimod_jax.training.profile import ProfileSteps, StepTrace
 from unimod_jax.training.progress import Progress
 from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.skipped_steps import METRIC, SkipBudget
 from unimod_jax.training.state import TrainState, make_state
 from unimod_jax.training.step import Metrics, Step, training_step
+from unimod_jax.training.time_breakdown import TimeBreakdown
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +94,9 @@ def make_trainer(
         )
     rows = batch_sharding(mesh, rules)
     compiled = jax.jit(
-        training_step(model, experiment.objective, optimizer),
+        training_step(
+            model, experiment.objective, optimizer, experiment.training.skip_above
+        ),
         in_shardings=(shardings, rows),
         out_shardings=(shardings, None),
         donate_argnums=0,
@@ -97,105 +116,200 @@ def _on_devices(batch: UnifiedBatch, sharding: jax.sharding.Sharding) -> Unified
     )
 
 
-def train(experiment: Experiment, run_dir: Path) -> RunDirectory:
+def train(
+    experiment: Experiment,
+    run_dir: Path,
+    *,
+    processes: Processes = ALONE,
+    profile: ProfileSteps | None = None,
+) -> RunDirectory:
     """Trains an experiment in a run directory, resuming what is there.
 
     Args:
       experiment: what to train.
-      run_dir: made if it does not exist.
+      run_dir: made if it does not exist; the same for all processes.
+      processes: of the run, from `start_processes`.
+      profile: which steps to trace.
 
     Returns:
       The run directory.
 
     Raises:
-      RunError: for a directory of another configuration, unreadable checkpoints, or a
-        loss that is not finite.
+      RunError: for a directory of another configuration, unreadable checkpoints, or
+        more steps that are not finite than `training.skip_budget`.
+      Preempted: if the run was told to stop, after it was saved.
       DataError: for data that is missing or malformed.
     """
-    assembly = Assembly(experiment)
+    times = TimeBreakdown()
+    if processes.count != jax.process_count():
+        raise RunError(
+            f"JAX runs {jax.process_count()} processes but training was given "
+            f"{processes.count}; begin with training.start_processes."
+        )
     run = RunDirectory(run_dir)
-    prepare(experiment.data)
-    records = open_split(experiment.data, experiment.data.train_split)
-    layouts, rows = assembly.layouts, assembly.rows
-    run.claim(experiment)
+    with processes.together(), StopNotice(processes) as notice:
+        trainer = _open_trainer(experiment, run, processes)
+        config = experiment.training
+        checkpoints = RunCheckpoints(run.checkpoints, config, processes=processes)
+        steps = None
+        try:
+            with times.spend("checkpoint"):
+                restored = checkpoints.restore(trainer.state)
+            if restored is not None:
+                trainer.state, step = restored
+                skip_batches(trainer.batches, step)
+                logger.info("resuming %s after step %d", run.path, step)
+            steps = StepLoop(trainer, run, checkpoints, processes, times)
+            stopped = steps.run(notice, profile)
+        finally:
+            with times.spend("checkpoint"):
+                checkpoints.close()
+            if steps is not None:
+                steps.note_time()
+        if stopped is not None:
+            raise Preempted(
+                f"the run was told to stop and is saved at step {stopped} of "
+                f"{config.steps}; run the same command again to go on."
+            )
+    return run
+
+
+def _open_trainer(
+    experiment: Experiment, run: RunDirectory, processes: Processes
+) -> Trainer:
+    """Claims the run directory and makes the trainer of its experiment."""
+    assembly = Assembly(experiment)
+    with processes.first_goes_ahead("data set, configuration and tokenizer"):
+        prepare(experiment.data)
+        records = open_split(experiment.data, experiment.data.train_split)
+        layouts, rows = assembly.layouts, assembly.rows
+        if not processes.is_first and not run.config.exists():
+            raise RunError(
+                f"process {processes.index} does not find what process 0 wrote to "
+                f"{run.path}; give a --run-dir on a file system that all hosts share."
+            )
+        run.claim(experiment)
+        tokenizer = open_tokenizer(run, assembly, records)
     for task, layout in layouts.items():
         logger.info("%s rows: %s", task, layout.attention_order)
-    tokenizer = open_tokenizer(run, assembly, records)
     dataset = training_batches(
         experiment.data,
         layouts,
         rows,
         records,
         tokenizer,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=processes.index,
+        process_count=processes.count,
     )
-    trainer = make_trainer(assembly, iter(dataset), next(iter(dataset)))
-    checkpoints = RunCheckpoints(run.checkpoints, experiment.training)
-    try:
-        restored = checkpoints.restore(trainer.state, trainer.batches)
-        if restored is not None:
-            trainer.state, step = restored
-            logger.info("resuming %s after step %d", run.path, step)
-        run_steps(trainer, run, checkpoints)
-    finally:
-        checkpoints.close()
-    return run
+    return make_trainer(assembly, iter(dataset), next(iter(dataset)))
 
 
-def run_steps(trainer: Trainer, run: RunDirectory, checkpoints: RunCheckpoints) -> None:
+class StepLoop:
     """Takes the steps that are left, writing metrics and checkpoints on the way.
 
     A row's `step_seconds` is the mean since the row before, `input_wait_share` what of
-    that the device waited for data (see `input_wait`).
+    that the device waited for data (see `input_wait`), `skipped_steps` how many steps
+    since the row before left the parameters as they were (see `skipped_steps`).
     """
-    config = trainer.assembly.experiment.training
-    first_step = int(trainer.state.step)
-    layouts, rows = trainer.assembly.layouts, trainer.assembly.rows
-    tokens = sum(rows[task] * layouts[task].row_length for task in layouts)
-    writer = MetricWriter(run, first_step)
-    progress = Progress(first_step, config.steps, tokens)
-    watcher = EndWatcher()
-    wait = InputWait(watcher)
-    interval_start, interval_step = time.monotonic(), first_step
-    try:
-        for step in range(first_step + 1, config.steps + 1):
-            batch = wait.next_batch(trainer.batches)
-            trainer.state, metrics = trainer.step(trainer.state, batch)
-            wait.step_started(metrics)
-            save = checkpoints.is_due(step, config.steps)
-            if step % config.log_every == 0 or save or step == first_step + 1:
-                values = {name: float(value) for name, value in metrics.items()}
-                _check_finite(values, step, checkpoints)
-                seconds = time.monotonic() - interval_start
-                values["step_seconds"] = seconds / (step - interval_step)
-                values["input_wait_share"] = wait.take_seconds() / seconds
-                shown = {
-                    name.removesuffix("/loss"): value
-                    for name, value in values.items()
-                    if name == "loss" or name.endswith("/loss")
-                }
-                values["tokens_per_second"] = tokens / values["step_seconds"]
-                progress.update(step, shown)
-                writer.write(step, values)
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: RunDirectory,
+        checkpoints: RunCheckpoints,
+        processes: Processes = ALONE,
+        times: TimeBreakdown | None = None,
+    ):
+        """Takes no step yet; everything stands after the step of the state."""
+        self._trainer, self._run, self._checkpoints = trainer, run, checkpoints
+        self._times = times or TimeBreakdown()
+        self._config = trainer.assembly.experiment.training
+        self._first = int(trainer.state.step)
+        layouts, rows = trainer.assembly.layouts, trainer.assembly.rows
+        self._tokens = sum(rows[task] * layouts[task].row_length for task in layouts)
+        self._skips = SkipBudget(self._config.skip_budget, self._config.skip_above)
+        self._processes, self._writes = processes, processes.is_first
+        self._row_step, self._row_time = self._first, time.monotonic()
+
+    def run(self, notice: StopNotice, profile: ProfileSteps | None) -> int | None:
+        """Takes the steps; the one after which it was told to stop, or None."""
+        config, run, first = self._config, self._run, self._first
+        traced = profile if self._writes else None
+        trace = StepTrace(traced, run.profile, first + 1, config.steps)
+        with contextlib.ExitStack() as stack:
+            watcher = EndWatcher()
+            stack.callback(watcher.close)
+            stack.callback(trace.close)
+            wait = InputWait(watcher)
+            writer = progress = None
+            if self._writes:
+                writer = MetricWriter(run, first)
+                progress = Progress(first, config.steps, self._tokens)
+                stack.callback(writer.close)
+                stack.callback(progress.close)
+            self._processes.gather("first step")
+            for step in range(first + 1, config.steps + 1):
+                trace.before(step)
+                metrics = self._take(step, wait)
+                trace.after(step, metrics)
+                stop = notice.reached(step) and step < config.steps
+                save = stop or self._checkpoints.is_due(step, config.steps)
+                if step % config.log_every == 0 or save or step == first + 1:
+                    values = self._row(step, metrics, wait)
+                    if writer and progress:
+                        progress.update(step, _losses(values))
+                        writer.write(step, values)
                 if save:
-                    checkpoints.save(step, trainer.state, trainer.batches)
-                interval_start, interval_step = time.monotonic(), step
-    finally:
-        watcher.close()
-        progress.close()
-        writer.close()
+                    self._save(step)
+                if stop:
+                    return step
+        return None
+
+    def _take(self, step: int, wait: InputWait) -> Metrics:
+        """Starts a step, the first one under "compile"; returns its metrics."""
+        trainer, is_first = self._trainer, step == self._first + 1
+        batch = wait.next_batch(trainer.batches)
+        self._times.enter("compile" if is_first else "steps")
+        trainer.state, metrics = trainer.step(trainer.state, batch)
+        self._times.enter("steps")
+        wait.step_started(metrics)
+        self._skips.step_started(step, metrics)
+        return metrics
+
+    def _row(self, step: int, metrics: Metrics, wait: InputWait) -> dict[str, float]:
+        """The row of metrics of a step; waits for it."""
+        saved = self._checkpoints.steps()
+        skipped = self._skips.take(saved[-1] if saved else None)
+        values = {name: float(value) for name, value in metrics.items()}
+        values[METRIC] = float(skipped)
+        now = time.monotonic()
+        seconds = now - self._row_time
+        waited = wait.take_seconds()
+        self._times.move(waited, "input")
+        values["step_seconds"] = seconds / (step - self._row_step)
+        values["input_wait_share"] = waited / seconds
+        values["tokens_per_second"] = self._tokens / values["step_seconds"]
+        self._row_step, self._row_time = step, now
+        return values
+
+    def _save(self, step: int) -> None:
+        with self._times.spend("checkpoint"):
+            self._checkpoints.save(step, self._trainer.state)
+        self._skips.saved()
+        self._row_time = time.monotonic()
+
+    def note_time(self) -> None:
+        """Writes where the time went, and logs it."""
+        if self._writes:
+            steps = self._row_step - self._first
+            self._times.write(self._run.time, steps)
+            logger.info("%s", self._times.sentence())
 
 
-def _check_finite(
-    values: dict[str, float], step: int, checkpoints: RunCheckpoints
-) -> None:
-    """Stops a run whose loss or gradient is not a number, before it is saved."""
-    for name in ("loss", "gradient_norm"):
-        if not math.isfinite(values[name]):
-            saved = checkpoints.steps()
-            last = f"checkpoint {saved[-1]} is intact" if saved else "nothing is saved"
-            raise RunError(
-                f"{name} became {values[name]} at step {step} and training stopped; "
-                f"{last}; lower training.learning_rate or training.clip_norm."
-            )
+def _losses(values: dict[str, float]) -> dict[str, float]:
+    """What progress shows of a row: the losses."""
+    return {
+        name.removesuffix("/loss"): value
+        for name, value in values.items()
+        if name == "loss" or name.endswith("/loss")
+    }

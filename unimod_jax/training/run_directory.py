@@ -2,9 +2,11 @@
 
 config.json       the experiment, every field
 tokenizer.json    the text tokenizer trained on its captions
-checkpoints/      Orbax: state, random key, data iterator
+checkpoints/      Orbax: state and random key; the step says where the data stand
 metrics.jsonl     one row per logged step
 tensorboard/      the same for TensorBoard
+time.json         where the time of the last start went
+profile/          the trace of `--profile`
 summary.json      results of `evaluate`
 report.html       the picture of it all
 """
@@ -19,13 +21,17 @@ from unimod_jax.training.experiment import Experiment
 
 
 class RunError(Exception):
-    """A problem a user can solve, told in one sentence."""
+    """A problem a user can solve, told in one sentence; see `endings` for others."""
+
+    exit_code = 2
 
 
 BOOKKEEPING = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.log_every",
+    "training.skip_budget",
+    "training.accumulation_steps",
 }
 LAYOUT = ("mesh.", "sharding.")
 """These and `BOOKKEEPING` may differ when a run is resumed: what is computed stays the
@@ -62,6 +68,16 @@ class RunDirectory:
     def tensorboard(self) -> Path:
         """TensorBoard events."""
         return self.path / "tensorboard"
+
+    @property
+    def time(self) -> Path:
+        """Seconds of each part of the last start."""
+        return self.path / "time.json"
+
+    @property
+    def profile(self) -> Path:
+        """The trace of `--profile`."""
+        return self.path / "profile"
 
     @property
     def summary(self) -> Path:

@@ -11,6 +11,7 @@ from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import LayerReport, UnifiedModel
 from unimod_jax.objectives import Objective, router_loss, total_loss
+from unimod_jax.training.skipped_steps import keep_unless_good
 from unimod_jax.training.state import TrainState
 
 type Metrics = dict[str, jax.Array]
@@ -18,9 +19,18 @@ type Step = Callable[[TrainState, UnifiedBatch], tuple[TrainState, Metrics]]
 
 
 def training_step(
-    model: UnifiedModel, objective: Objective, optimizer: optax.GradientTransformation
+    model: UnifiedModel,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    skip_above: float = 0.0,
 ) -> Step:
-    """The function (state, batch) -> (next state, metrics); jit it with donation."""
+    """The function (state, batch) -> (next state, metrics); jit it with donation.
+
+    Args:
+      model, objective, optimizer: of the experiment.
+      skip_above: gradient norm beyond which an update is thrown away, as one that is
+        not finite always is; 0 for none. See `skipped_steps`.
+    """
     auxiliary_weight = model.spec.routing.auxiliary_weight
 
     def step(state: TrainState, batch: UnifiedBatch) -> tuple[TrainState, Metrics]:
@@ -54,7 +64,7 @@ def training_step(
             optimizer_state=optimizer_state,
             key=state.key,
         )
-        return next_state, metrics
+        return keep_unless_good(state, next_state, metrics, skip_above)
 
     return step
 
