@@ -53,7 +53,8 @@ endef
 	@$(call install,.venv,requirements-dev.txt)
 	@touch .venv/.demo-stamp $@
 
-.venv-compile/.stamp: requirements-compile.txt $(call unhealthy,.venv-compile)
+# The compilers come with everything else, for compile_check compiles whole models.
+.venv-compile/.stamp: requirements.txt requirements-compile.txt $(call unhealthy,.venv-compile)
 	@$(call install,.venv-compile,requirements-compile.txt)
 	@touch $@
 
@@ -65,7 +66,7 @@ demo: .venv/.demo-stamp ## train a toy on this machine; the last line is its rep
 test: lint ## lint, type check, and test; PYTEST_ARGS="-k name" narrows the tests
 	@$(venv_python) -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
-test-compile: .venv-compile/.stamp ## compile the kernels for TPUs and GPUs that are not there
+test-compile: .venv-compile/.stamp ## compile kernels and steps for TPUs and GPUs that are not there
 	@.venv-compile/bin/python -m pytest -m compile -n $(WORKERS) tests/compile $(PYTEST_ARGS)
 
 lint: .venv/.test-stamp ## ruff check, ruff format --check, basedpyright

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.compile.chips import missing_packages
+from tests.compile.chips import missing_compilers
 
 
 def _refusal() -> str | None:
-    if not (missing := missing_packages()):
+    if not (missing := missing_compilers()):
         return None
     return (
         f"the tests marked `compile` need {', '.join(missing)}, which this environment "

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from pallas_kernels.routed_attention.shapes import attention_shape
-from tests.compile.chips import A100, H200, TPUS, compile_for, tpu_devices
+from tests.compile.chips import A100, H200, TPUS, compile_for
 from tests.compile.programs import arguments, kernel_calls, training
+from unimod_jax.parallel.topology import describe
 
 pytestmark = pytest.mark.compile
 
@@ -33,7 +34,7 @@ def test_the_fastest_kernel_of_the_chip_is_taken(chip, dtype):
 
 
 def test_four_chips_attend_to_their_own_rows_and_heads_without_a_word():
-    devices = np.array(tpu_devices("v5e:2x2")).reshape(2, 2)
+    devices = np.array(describe("v5e:2x2").devices).reshape(2, 2)
     mesh = Mesh(devices, ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
     heads = NamedSharding(mesh, jax.P("data", None, "tensor"))
     rows = NamedSharding(mesh, jax.P("data"))

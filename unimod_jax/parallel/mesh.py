@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 MeshAxis = Literal["data", "fsdp", "sequence", "tensor"]
@@ -132,11 +133,12 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             f"devices and leaves processes {sorted(idle)} without any; let one axis be "
             "-1, or start fewer processes."
         )
-    return jax.make_mesh(
-        tuple(config.sizes.values()),
-        tuple(config.sizes),
-        axis_types=(AxisType.Auto,) * len(config.sizes),
-        devices=chosen,
+    # Along the links of a TPU slice; an axis may be part of one of its dimensions.
+    arranged = mesh_utils.create_device_mesh(
+        tuple(config.sizes.values()), chosen, allow_split_physical_axes=True
+    )
+    return Mesh(
+        arranged, tuple(config.sizes), axis_types=(AxisType.Auto,) * len(config.sizes)
     )
 
 

@@ -71,6 +71,8 @@ class TrainingConfig(Recipe):
         away, as one that is not finite always is; 0 for no such bound.
       skip_budget: how many updates may be thrown away between two checkpoints; with
         one more the run stops.
+      accumulation_steps: parts that a step's rows are taken in, one after the other,
+        with their gradients averaged: the same batch in less memory (`accumulation`).
     """
 
     seed: int = 0
@@ -80,6 +82,7 @@ class TrainingConfig(Recipe):
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
     skip_above: float = 0.0
     skip_budget: int = 0
+    accumulation_steps: int = 1
 
     def __post_init__(self) -> None:
         """Checks that counts are positive."""
@@ -94,7 +97,13 @@ class TrainingConfig(Recipe):
                 raise ValueError(
                     f"training.{name} is {getattr(self, name)}; give 0 or more."
                 )
-        for name in ("steps", "checkpoint_every", "keep_checkpoints", "log_every"):
+        for name in (
+            "steps",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "log_every",
+            "accumulation_steps",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"training.{name} is {getattr(self, name)}; give a whole number "

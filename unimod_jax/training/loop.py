@@ -35,9 +35,10 @@ from unimod_jax.training.processes import ALONE, Processes
 from unimod_jax.training.profile import ProfileSteps, StepTrace
 from unimod_jax.training.progress import Progress
 from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.sharded_step import jit_step
 from unimod_jax.training.skipped_steps import METRIC, SkipBudget
 from unimod_jax.training.state import TrainState, make_state
-from unimod_jax.training.step import Metrics, Step, training_step
+from unimod_jax.training.step import Metrics, Step
 from unimod_jax.training.time_breakdown import TimeBreakdown
 
 logger = logging.getLogger(__name__)
@@ -93,14 +94,7 @@ def make_trainer(
             model, optimizer, example, experiment.training.seed, mesh, rules
         )
     rows = batch_sharding(mesh, rules)
-    compiled = jax.jit(
-        training_step(
-            model, experiment.objective, optimizer, experiment.training.skip_above
-        ),
-        in_shardings=(shardings, rows),
-        out_shardings=(shardings, None),
-        donate_argnums=0,
-    )
+    compiled = jit_step(model, experiment, optimizer, shardings, rows)
 
     def step(state: TrainState, batch: UnifiedBatch) -> tuple[TrainState, Metrics]:
         with on_mesh(mesh, rules):

@@ -11,6 +11,7 @@ from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import LayerReport, UnifiedModel
 from unimod_jax.objectives import Objective, router_loss, total_loss
+from unimod_jax.training.accumulation import accumulated
 from unimod_jax.training.skipped_steps import keep_unless_good
 from unimod_jax.training.state import TrainState
 
@@ -22,12 +23,14 @@ def training_step(
     model: UnifiedModel,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    accumulation_steps: int = 1,
     skip_above: float = 0.0,
 ) -> Step:
     """The function (state, batch) -> (next state, metrics); jit it with donation.
 
     Args:
-      model, objective, optimizer: of the experiment.
+      model, objective, optimizer: what is trained, on what, and how.
+      accumulation_steps: parts that a step's rows are taken in (`accumulation`).
       skip_above: gradient norm beyond which an update is thrown away, as one that is
         not finite always is; 0 for none. See `skipped_steps`.
     """
@@ -38,10 +41,11 @@ def training_step(
             jax.random.fold_in(state.key, state.step)
         )
         seen, noise = objective.corrupt(batch, noise_key)
-        rngs = {"dropout": dropout_key} if model.spec.config.has_dropout else {}
 
-        def loss_of(params: optax.Params):
-            variables: dict[str, Any] = {"params": params, STATE: state.router_state}
+        def loss_of(params: optax.Params, router_state, rows, part: jax.Array):
+            seen, noise = rows
+            variables: dict[str, Any] = {"params": params, STATE: router_state}
+            rngs = dropout_rngs(model, dropout_key, part, accumulation_steps)
             (outputs, reports), changed = model.apply(
                 variables, seen, mutable=[STATE], rngs=rngs
             )
@@ -49,14 +53,25 @@ def training_step(
             auxiliary, of_routers = router_loss(reports)
             metrics |= of_routers | kept_shares(reports, seen)
             total = loss + auxiliary_weight * auxiliary
-            return total, (loss, metrics, changed.get(STATE, {}))
+            return total, (metrics | {"loss": loss}, changed.get(STATE, {}))
 
-        grad = jax.value_and_grad(loss_of, has_aux=True)
-        (_, (loss, metrics, router_state)), gradient = grad(state.params)
+        def of_rows(router_state, rows, part: jax.Array):
+            gradient, (metrics, router_state) = jax.grad(loss_of, has_aux=True)(
+                state.params, router_state, rows, part
+            )
+            return gradient, metrics, router_state
+
+        gradient, metrics, router_state = accumulated(
+            of_rows,
+            state.params,
+            state.router_state,
+            (seen, noise),
+            accumulation_steps,
+        )
         updates, optimizer_state = optimizer.update(
             gradient, state.optimizer_state, state.params
         )
-        metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+        metrics |= {"gradient_norm": optax.tree.norm(gradient)}
         next_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -67,6 +82,15 @@ def training_step(
         return keep_unless_good(state, next_state, metrics, skip_above)
 
     return step
+
+
+def dropout_rngs(
+    model: UnifiedModel, key: jax.Array, part: jax.Array, parts: int
+) -> dict[str, jax.Array]:
+    """What a part of the rows is dropped with; nothing for a model without dropout."""
+    if not model.spec.config.has_dropout:
+        return {}
+    return {"dropout": jax.random.fold_in(key, part) if parts > 1 else key}
 
 
 def kept_shares(reports: list[LayerReport], batch: UnifiedBatch) -> Metrics:
