@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="compile with the least effort: sooner, and memory an upper estimate",
+        help="compile with the least effort: sooner, memory nearly the same",
     )
     parser.add_argument(
         "--tiny", action="store_true", help="check the experiment's tiny form"

@@ -36,7 +36,7 @@ class Report:
       mesh: axis -> devices.
       accumulation_steps: parts that a step's rows are taken in.
       options: what the check chose, as options to train with.
-      quick: whether the compiler made the least effort: memory is an upper estimate.
+      quick: whether the compiler made the least effort.
       hbm_bytes_per_chip: what the maker says.
       usable_bytes_per_chip: less a stated reserve.
       bytes_per_chip: "parameters", "optimizer", "batch", "activations" (with all other

@@ -44,6 +44,7 @@ FILES = {
     "unified/show_o": ("show_o_512", "mot_unimod"),
     "unified/emu3": ("emu3", "mot_unimod"),
     "unified/chameleon": ("chameleon_443m", "mot_unimod"),
+    "unified/chameleon_7b": ("chameleon_7b", "mot_unimod"),
     "unified/transfusion": ("transfusion_760m", "mot_unimod"),
 }
 

@@ -11,7 +11,7 @@ from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import LayerReport, UnifiedModel
 from unimod_jax.objectives import Objective, router_loss, total_loss
-from unimod_jax.training.accumulation import accumulated
+from unimod_jax.training.accumulation import OfRows, accumulated
 from unimod_jax.training.skipped_steps import keep_unless_good
 from unimod_jax.training.state import TrainState
 
@@ -34,38 +34,16 @@ def training_step(
       skip_above: gradient norm beyond which an update is thrown away, as one that is
         not finite always is; 0 for none. See `skipped_steps`.
     """
-    auxiliary_weight = model.spec.routing.auxiliary_weight
 
     def step(state: TrainState, batch: UnifiedBatch) -> tuple[TrainState, Metrics]:
         noise_key, dropout_key = jax.random.split(
             jax.random.fold_in(state.key, state.step)
         )
-        seen, noise = objective.corrupt(batch, noise_key)
-
-        def loss_of(params: optax.Params, router_state, rows, part: jax.Array):
-            seen, noise = rows
-            variables: dict[str, Any] = {"params": params, STATE: router_state}
-            rngs = dropout_rngs(model, dropout_key, part, accumulation_steps)
-            (outputs, reports), changed = model.apply(
-                variables, seen, mutable=[STATE], rngs=rngs
-            )
-            loss, metrics = total_loss(objective, seen, noise, outputs)
-            auxiliary, of_routers = router_loss(reports)
-            metrics |= of_routers | kept_shares(reports, seen)
-            total = loss + auxiliary_weight * auxiliary
-            return total, (metrics | {"loss": loss}, changed.get(STATE, {}))
-
-        def of_rows(router_state, rows, part: jax.Array):
-            gradient, (metrics, router_state) = jax.grad(loss_of, has_aux=True)(
-                state.params, router_state, rows, part
-            )
-            return gradient, metrics, router_state
-
         gradient, metrics, router_state = accumulated(
-            of_rows,
+            _gradient_of_rows(model, objective, state.params, dropout_key),
             state.params,
             state.router_state,
-            (seen, noise),
+            objective.corrupt(batch, noise_key),
             accumulation_steps,
         )
         updates, optimizer_state = optimizer.update(
@@ -84,13 +62,38 @@ def training_step(
     return step
 
 
-def dropout_rngs(
-    model: UnifiedModel, key: jax.Array, part: jax.Array, parts: int
-) -> dict[str, jax.Array]:
-    """What a part of the rows is dropped with; nothing for a model without dropout."""
-    if not model.spec.config.has_dropout:
-        return {}
-    return {"dropout": jax.random.fold_in(key, part) if parts > 1 else key}
+def _gradient_of_rows(
+    model: UnifiedModel,
+    objective: Objective,
+    params: optax.Params,
+    dropout_key: jax.Array,
+) -> OfRows:
+    """What `accumulated` takes each part of a step's rows with."""
+    auxiliary_weight = model.spec.routing.auxiliary_weight
+    has_dropout = model.spec.config.has_dropout
+
+    def loss_of(params: optax.Params, router_state, rows, key: jax.Array):
+        seen, noise = rows
+        variables: dict[str, Any] = {"params": params, STATE: router_state}
+        (outputs, reports), changed = model.apply(
+            *(variables, seen),
+            mutable=[STATE],
+            rngs={"dropout": key} if has_dropout else {},
+        )
+        loss, metrics = total_loss(objective, seen, noise, outputs)
+        auxiliary, of_routers = router_loss(reports)
+        metrics |= of_routers | kept_shares(reports, seen)
+        total = loss + auxiliary_weight * auxiliary
+        return total, (metrics | {"loss": loss}, changed.get(STATE, {}))
+
+    def of_rows(router_state, rows, part: jax.Array):
+        key = jax.random.fold_in(dropout_key, part)
+        gradient, (metrics, router_state) = jax.grad(loss_of, has_aux=True)(
+            params, router_state, rows, key
+        )
+        return gradient, metrics, router_state
+
+    return of_rows
 
 
 def kept_shares(reports: list[LayerReport], batch: UnifiedBatch) -> Metrics:
