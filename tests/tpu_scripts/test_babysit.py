@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -247,6 +248,16 @@ def test_whatever_goes_wrong_and_whenever_no_resource_is_left_unmentioned(
     assert len(outcome.calls) > first
 
 
+HEEDING_SIGNALS = """
+import os, signal, sys
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Starts a program that signals end: in a shell's background, or under nohup, what the
+tests run in, they may be ignored, and a script cannot change that."""
+
+
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
@@ -255,13 +266,11 @@ def test_a_watch_that_is_interrupted_mentions_the_resource(number, status, rehea
     rehearsal.variables["POLL_SECONDS"] = "30"
     rehearsal.set_scene([("describe", [says("ACTIVE")]), ("report.sh", [RUNNING])])
     watch = subprocess.Popen(
-        rehearsal.command("babysit.sh"),
+        [sys.executable, "-c", HEEDING_SIGNALS, *rehearsal.command("babysit.sh")],
         env=rehearsal.environment(),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A shell that pytest started in the background would ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 20
     while len(rehearsal.calls()) < 2 and time.monotonic() < deadline:

@@ -6,40 +6,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from flax import linen as nn
 
 from experiments.command_line import override
 from tests.training.tiny_experiment import tiny_experiment, with_mesh
-from unimod_jax.models import UnifiedModel
-from unimod_jax.models.accounting import abstract_rows
-from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh, tree_sharding
+from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training import Assembly, RunDirectory, RunError, train
 from unimod_jax.training.checkpoint import RunCheckpoints
-from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.run_directory import experiment_from_json, experiment_to_json
-from unimod_jax.training.state import TrainState, fresh_state
+from unimod_jax.training.sharded_step import abstract_state, placed_state
+from unimod_jax.training.state import TrainState
 
 
-def placed_state(run: RunDirectory, **axes: int) -> TrainState:
+def on_another_mesh(run: RunDirectory, **axes: int) -> TrainState:
     """The shapes of a run's state, placed on another mesh."""
-    experiment = run.read_experiment()
-    assembly = Assembly(experiment)
-    model, optimizer = UnifiedModel(assembly.spec), make_optimizer(experiment.training)
-    batch = {
-        task: abstract_rows(assembly.spec, layout)
-        for task, layout in assembly.layouts.items()
-    }
-    boxed = jax.eval_shape(
-        lambda batch: fresh_state(model, optimizer, batch, seed=0), batch
-    )
-    shardings = tree_sharding(boxed, make_mesh(MeshConfig(**axes)), ShardingRules())
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=sharding
-        ),
-        nn.unbox(boxed),
-        shardings,
-    )
+    boxed = abstract_state(Assembly(run.read_experiment()))
+    return placed_state(boxed, make_mesh(MeshConfig(**axes)), ShardingRules())
 
 
 def test_parameters_and_optimizer_are_the_same_on_every_mesh(
@@ -47,10 +28,10 @@ def test_parameters_and_optimizer_are_the_same_on_every_mesh(
 ):
     experiment = with_mesh(tiny_experiment(data_directory, steps=2), data=2, tensor=2)
     run = train(experiment, tmp_path)
-    restored = []
+    restored = {}
     for axes in ({}, {"fsdp": 8}, {"fsdp": 2, "sequence": 2, "tensor": 2}):
         checkpoints = RunCheckpoints(run.checkpoints, experiment.training)
-        loaded = checkpoints.restore(placed_state(run, **axes))
+        loaded = checkpoints.restore(on_another_mesh(run, **axes))
         checkpoints.close()
         assert loaded is not None and loaded[1] == 2
         restored[str(axes)] = loaded[0]
