@@ -191,13 +191,10 @@ def _work(
     moved = 2 * (parameters + arguments["optimizer"]) + chosen.parts * (
         2 * parameters + 2 * compiled.temporary_bytes + (2 + again) * gathered
     )
-    tokens = sum(
-        rows * assembly.layouts[task].row_length for task, rows in assembly.rows.items()
-    )
     return ChipWork(
         useful_flops=flops,
         executed_flops=flops * (TRAINING_OVER_FORWARD + again) / TRAINING_OVER_FORWARD,
         hbm_bytes=moved * per_chip,
         collective_bytes=sent,
-        tokens=tokens / chosen.topology.num_chips,
+        tokens=assembly.tokens_per_step / chosen.topology.num_chips,
     )

@@ -5,6 +5,7 @@ chosen here is printed as the options to train with, so nothing is hidden.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
@@ -59,7 +60,7 @@ class Plan:
     options: tuple[str, ...]
     quick: bool = False
 
-    @property
+    @functools.cached_property
     def assembly(self) -> Assembly:
         """What follows from the experiment."""
         return Assembly(self.experiment)

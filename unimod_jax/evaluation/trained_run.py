@@ -9,16 +9,15 @@ import os
 from pathlib import Path
 
 import jax
+from flax import linen as nn
 
-from unimod_jax.data import TextTokenizer, empty_rows
+from unimod_jax.data import TextTokenizer
 from unimod_jax.generation import BoundModel
 from unimod_jax.layout import TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
-from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
 from unimod_jax.training.checkpoint import RunCheckpoints
-from unimod_jax.training.optimizer import make_optimizer
-from unimod_jax.training.state import make_state
+from unimod_jax.training.sharded_step import abstract_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +79,7 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
     model = UnifiedModel(assembly.spec)
     checkpoints = RunCheckpoints(run.checkpoints, experiment.training, read_only=True)
     try:
-        restored = checkpoints.restore(_state_shapes(assembly, model))
+        restored = checkpoints.restore(_state_shapes(assembly))
     finally:
         checkpoints.close()
     if restored is None:
@@ -98,22 +97,10 @@ def _untrained(run: RunDirectory) -> RunError:
     )
 
 
-def _state_shapes(assembly: Assembly, model: UnifiedModel) -> TrainState:
+def _state_shapes(assembly: Assembly) -> TrainState:
     """Shapes of the training state, all on one device, without computing anything."""
-    training = assembly.experiment.training
-    mesh = make_mesh(MeshConfig())
-    data = assembly.experiment.data
-    example = empty_rows(assembly.layouts, data, assembly.vocabulary)
-    optimizer = make_optimizer(training)
-
-    def fresh() -> TrainState:
-        rules = ShardingRules()
-        return make_state(model, optimizer, example, training.seed, mesh, rules)[0]
-
-    with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(fresh)
-    device = jax.sharding.SingleDeviceSharding(mesh.devices.item())
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        shapes,
+        nn.unbox(abstract_state(assembly)),
     )

@@ -239,6 +239,13 @@ class Assembly:
         e = self.experiment
         return e.task_shares.rows(e.data.batch_size)
 
+    @property
+    def tokens_per_step(self) -> int:
+        """Slots of a step's rows, empty ones too."""
+        return sum(
+            self.rows[task] * layout.row_length for task, layout in self.layouts.items()
+        )
+
     @functools.cached_property
     def image_codes(self) -> ImageCodes:
         """Where image codes stand in the vocabulary."""

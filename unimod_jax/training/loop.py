@@ -219,8 +219,7 @@ class StepLoop:
         self._times = times or TimeBreakdown()
         self._config = trainer.assembly.experiment.training
         self._first = int(trainer.state.step)
-        layouts, rows = trainer.assembly.layouts, trainer.assembly.rows
-        self._tokens = sum(rows[task] * layouts[task].row_length for task in layouts)
+        self._tokens = trainer.assembly.tokens_per_step
         self._skips = SkipBudget(self._config.skip_budget, self._config.skip_above)
         self._processes, self._writes = processes, processes.is_first
         self._row_step, self._row_time = self._first, time.monotonic()
