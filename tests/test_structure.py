@@ -34,19 +34,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "unimod_jax.mot": _GROUND,
     "unimod_jax.mod": _GROUND,
     "unimod_jax.data": {"unimod_jax", "unimod_jax.layout"},
+    "unimod_jax.image_tokenizers": {"unimod_jax"},
     "unimod_jax.models": _TO_MODELS - {"unimod_jax.models"},
     "unimod_jax.objectives": _TO_MODELS,
     # The one pair of siblings: how an objective generates may read how it trains.
     "unimod_jax.generation": _TO_MODELS | {"unimod_jax.objectives"},
     "unimod_jax.presets": _TO_MODELS | {"unimod_jax.objectives"},
     "unimod_jax.analysis": _TO_MODELS,
-    "unimod_jax.convert": _TO_MODELS,
+    "unimod_jax.convert": _TO_MODELS
+    | {"unimod_jax.presets", "unimod_jax.image_tokenizers"},
     "unimod_jax.training": _TO_MODELS
     | {
         "unimod_jax.objectives",
         "unimod_jax.generation",
         "unimod_jax.data",
         "unimod_jax.presets",
+        "unimod_jax.image_tokenizers",
+        "unimod_jax.convert",
     },
 }
 MAY_IMPORT["unimod_jax.evaluation"] = MAY_IMPORT["unimod_jax.training"] | {
