@@ -1,5 +1,6 @@
 """What commands share: finding an experiment, overriding it, failing in a sentence."""
 
+import argparse
 import contextlib
 import errno
 import importlib
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from unimod_jax.training import Experiment, RunError
+from unimod_jax.training import Experiment, RunError, reduced_twin
 
 _FOLDER = Path(__file__).parent
 
@@ -52,6 +53,71 @@ def load_experiment(name_or_path: str) -> Experiment:
             f"see experiments/toy for examples."
         )
     return result
+
+
+def experiment_parser(
+    command: str, description: str | None, epilog: str = ""
+) -> argparse.ArgumentParser:
+    """A parser with the arguments of every command on an experiment.
+
+    Args:
+      command: the module, such as "experiments.train".
+      description: what it does.
+      epilog: what is printed behind the options.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {command}",
+        description=description,
+        epilog=f"{epilog}EXPERIMENT --help lists the options of an experiment.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "experiment",
+        metavar="EXPERIMENT",
+        nargs="?",
+        help=f"a Python file, or one of: {', '.join(experiment_names())}",
+    )
+    parser.add_argument(
+        "--tiny",
+        action="store_true",
+        help="take the experiment's tiny form; options override that one",
+    )
+    return parser
+
+
+def parse_with_overrides(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own arguments, and those left for the experiment.
+
+    Without an experiment, prints the help and exits with 0 if it was asked for, or 2.
+    """
+    known, rest = parser.parse_known_args(arguments)
+    if known.experiment is None:
+        parser.print_help()
+        raise SystemExit(0 if asks_for_help(rest) else 2)
+    return known, rest
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether the arguments left for the experiment ask for its options."""
+    return bool({"-h", "--help"} & set(arguments))
+
+
+def given_experiment(known: argparse.Namespace) -> Experiment:
+    """The experiment that was named, or its tiny form if that was asked for."""
+    experiment = load_experiment(known.experiment)
+    return reduced_twin(experiment) if known.tiny else experiment
+
+
+def default_directory(known: argparse.Namespace, *endings: str) -> Path:
+    """runs/EXPERIMENT, with -tiny where it is, and with what else tells two apart."""
+    name = Path(known.experiment).with_suffix("")
+    folder = Path("runs") / (name.name if name.is_absolute() else name)
+    endings = ("tiny", *endings) if known.tiny else endings
+    return folder.with_name("-".join([folder.name, *endings]))
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -18,42 +18,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command_line import (
-    experiment_names,
+    default_directory,
+    experiment_parser,
+    given_experiment,
     keep_compiled_programs,
-    load_experiment,
     one_sentence_errors,
     override,
+    parse_with_overrides,
     show_log,
 )
 from unimod_jax.training import (
     ProcessOptions,
     ProfileSteps,
-    reduced_twin,
     start_processes,
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.train",
-        description=__doc__,
-        epilog="EXPERIMENT --help lists the options of an experiment.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "experiment",
-        metavar="EXPERIMENT",
-        nargs="?",
-        help=f"a Python file, or one of: {', '.join(experiment_names())}",
-    )
-    parser.add_argument(
-        "--tiny",
-        action="store_true",
-        help="train the experiment's tiny form; options override that one",
-    )
+    parser = experiment_parser("experiments.train", __doc__)
     parser.add_argument(
         "--run-dir",
         type=Path,
@@ -65,24 +48,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="trace steps into RUN/profile: FIRST:END, or how many after the first few",
     )
     _add_process_options(parser)
-    known, rest = parser.parse_known_args(arguments)
-    if known.experiment is None:
-        parser.print_help()
-        raise SystemExit(0 if {"-h", "--help"} & set(rest) else 2)
+    known, rest = parse_with_overrides(parser, arguments)
     show_log()
     with one_sentence_errors():
         program = f"{parser.prog} {known.experiment} [--tiny] [--run-dir DIR]"
-        experiment = load_experiment(known.experiment)
-        if known.tiny:
-            experiment = reduced_twin(experiment)
-        experiment = override(experiment, rest, program)
+        experiment = override(given_experiment(known), rest, program)
         profile = ProfileSteps.parse(known.profile) if known.profile else None
         # Imported late: options are checked before JAX starts its devices.
         from unimod_jax.training import train
 
         run = train(
             experiment,
-            known.run_dir or _default(known.experiment, known.tiny),
+            known.run_dir or default_directory(known),
             processes=start_processes(_process_options(known)),
             profile=profile,
         )
@@ -110,13 +87,6 @@ def _yes_or_no(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"{text!r} is not True or False")
     return text.lower() == "true"
-
-
-def _default(experiment: str, tiny: bool) -> Path:
-    """The run directory of an experiment named or in a file."""
-    name = Path(experiment).with_suffix("")
-    folder = Path("runs") / (name.name if name.is_absolute() else name)
-    return folder.with_name(folder.name + "-tiny") if tiny else folder
 
 
 if __name__ == "__main__":

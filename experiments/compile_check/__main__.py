@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command_line import (
-    experiment_names,
-    load_experiment,
+    experiment_parser,
+    given_experiment,
     one_sentence_errors,
     override,
+    parse_with_overrides,
 )
 from unimod_jax.parallel import MeshConfig
-from unimod_jax.training import Experiment, reduced_twin
+from unimod_jax.training import Experiment
 
 DOES_NOT_FIT = 3
 
@@ -31,16 +32,10 @@ DOES_NOT_FIT = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = _parser()
-    known, rest = parser.parse_known_args(arguments)
-    if known.experiment is None:
-        parser.print_help()
-        return 0 if {"-h", "--help"} & set(rest) else 2
+    known, rest = parse_with_overrides(parser, arguments)
     with one_sentence_errors():
         program = f"{parser.prog} {known.experiment} --topology NAME [--json FILE]"
-        experiment = load_experiment(known.experiment)
-        if known.tiny:
-            experiment = reduced_twin(experiment)
-        experiment = override(experiment, rest, program)
+        experiment = override(given_experiment(known), rest, program)
         if known.topology is None:
             raise ValueError("no --topology is given; name one such as v5p:4x4x4.")
         # Imported late: options are checked before JAX starts its devices.
@@ -64,20 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compile_check",
-        description=__doc__,
-        epilog="EXPERIMENT --help lists the options of an experiment.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "experiment",
-        metavar="EXPERIMENT",
-        nargs="?",
-        help=f"a Python file, or one of: {', '.join(experiment_names())}",
-    )
+    parser = experiment_parser("experiments.compile_check", __doc__)
     parser.add_argument(
         "--topology",
         metavar="NAME",
@@ -92,9 +74,6 @@ def _parser() -> argparse.ArgumentParser:
         "--quick",
         action="store_true",
         help="compile with the least effort: sooner, memory nearly the same",
-    )
-    parser.add_argument(
-        "--tiny", action="store_true", help="check the experiment's tiny form"
     )
     return parser
 

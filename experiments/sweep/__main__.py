@@ -19,10 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.command_line import (
-    experiment_names,
-    load_experiment,
+    asks_for_help,
+    default_directory,
+    experiment_parser,
+    given_experiment,
     one_sentence_errors,
     override,
+    parse_with_overrides,
 )
 from experiments.sweep import compiled_points, trained_points
 from experiments.sweep.directory import SweepDirectory
@@ -36,7 +39,7 @@ from experiments.sweep.plan import (
 )
 from experiments.sweep.processes import Limits, StopSignals
 from experiments.sweep.sweep import Sweep
-from unimod_jax.training import RunError, reduced_twin
+from unimod_jax.training import RunError
 from unimod_jax.training.run_directory import experiment_to_json
 
 TIMEOUT_SECONDS = 3600.0
@@ -71,10 +74,7 @@ def main(
       train: the program of sweeps of short runs.
     """
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    if options.experiment is None:
-        parser.print_help()
-        raise SystemExit(0 if {"-h", "--help"} & set(rest) else 2)
+    options, rest = parse_with_overrides(parser, arguments)
     with one_sentence_errors():
         sweep = _planned(options, rest, compile_check, train)
         status = _run(sweep, options)
@@ -82,21 +82,8 @@ def main(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sweep",
-        description=__doc__,
-        epilog=_VALUES + "\nEXPERIMENT --help lists the options of an experiment.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        add_help=False,
-        allow_abbrev=False,
-    )
+    parser = experiment_parser("experiments.sweep", __doc__, _VALUES + "\n")
     add = parser.add_argument
-    add(
-        "experiment",
-        metavar="EXPERIMENT",
-        nargs="?",
-        help=f"a Python file, or one of: {', '.join(experiment_names())}",
-    )
     add(
         "--vary",
         action="append",
@@ -105,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         help="an axis: an option of the experiment and its values; may be repeated",
     )
     add(f"--{TOPOLOGY}", help="check that it compiles and fits, such as v5e:8x8")
-    add("--tiny", action="store_true", help="sweep the experiment's tiny form")
     add(
         "--out",
         type=Path,
@@ -139,11 +125,9 @@ def _planned(
     axes = [parse_axis(text) for text in options.vary]
     compiles = options.topology or any(axis.name == TOPOLOGY for axis in axes)
     fixed = list(rest) if compiles else trained_points.short_run_options(rest, axes)
-    experiment = load_experiment(options.experiment)
-    if options.tiny:
-        experiment = reduced_twin(experiment)
+    experiment = given_experiment(options)
     program = f"python -m experiments.sweep {options.experiment}"
-    if {"-h", "--help"} & set(rest):
+    if asks_for_help(rest):
         override(experiment, ["--help"], program)
     topology = ["--topology"] if options.topology else []
     check_axes(experiment, axes, [*fixed, *topology])
@@ -180,13 +164,9 @@ def _check_limits(options: argparse.Namespace) -> None:
 
 
 def _default(options: argparse.Namespace) -> Path:
-    """runs/EXPERIMENT-sweep, with what else tells two sweeps apart."""
-    name = Path(options.experiment).with_suffix("")
-    folder = Path("runs") / (name.name if name.is_absolute() else name)
-    ending = "-tiny" if options.tiny else ""
-    if options.topology:
-        ending += "-" + options.topology.replace(":", "-").replace("/", "-")
-    return folder.with_name(f"{folder.name}{ending}-sweep")
+    """runs/EXPERIMENT-sweep, with the topology in its name."""
+    topology = (options.topology or "").replace(":", "-").replace("/", "-")
+    return default_directory(options, *filter(None, (topology, "sweep")))
 
 
 def _run(sweep: Sweep, options: argparse.Namespace) -> int:
