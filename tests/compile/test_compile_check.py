@@ -1,6 +1,7 @@
 """Training steps at their published sizes, compiled for whole slices and hosts.
 
-With XLA's least effort, for time. Chameleon 7B came out within 2% of full effort.
+Quickly, for time (`Topology.compiler_options`). Show-o's understanding rows keep
+another share of their tokens in each of twelve layers: minutes of compiling.
 """
 
 import re
@@ -21,6 +22,9 @@ FITTING = {
     ("mot/chameleon_7b", "v5p:8x8x4"): 256,
     ("unimod/emu3", "v5p:4x4x4"): 64,
     ("unified/chameleon_7b", "v6e:16x16"): 256,
+    ("unimod/show_o", "v5e:8x8"): 64,
+    ("unimod/show_o", "h200"): 1,
+    ("unimod/show_o", "a100:8"): 8,
 }
 
 
@@ -37,7 +41,8 @@ def test_a_published_step_fits(name, topology):
     fsdp, tensor = report.mesh["fsdp"], report.mesh["tensor"]
     # Norms are on every chip, and so are a vocabulary's shares that do not divide.
     assert total / (fsdp * tensor) <= memory["parameters"] <= 1.6 * total / fsdp
-    assert sum(report.collective_bytes_per_chip.values()) > memory["parameters"]
+    sent = sum(report.collective_bytes_per_chip.values())
+    assert sent > memory["parameters"] if report.num_chips > 1 else sent == 0
     assert 0 < report.roofline.utilisation < 0.76
 
 
