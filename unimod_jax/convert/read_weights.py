@@ -1,0 +1,237 @@
+"""Published weights, read into the parameters of any model of their architecture.
+
+Each parameter is made where it stays: every device's part is filled from a few
+megabytes of the file at a time, and no tensor is ever whole in between. What a
+parameter starts from is `models.warm_start.dense_sources`: towers are copies, routers
+are fresh.
+"""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+
+from unimod_jax.convert.check_tensors import check_tensors
+from unimod_jax.convert.tensor_files import TensorFiles
+from unimod_jax.convert.weight_map import FileTensor, JoinedTensors, Table
+from unimod_jax.layout import RowLayout
+from unimod_jax.models import ModelSpec, UnifiedModel
+from unimod_jax.models.accounting import abstract_rows
+from unimod_jax.models.warm_start import Path, dense_sources
+from unimod_jax.parallel import ShardingRules, tree_sharding
+
+_PARAMS = "params"
+_ALIGNMENT = 64
+"""Bytes. JAX on CPU takes over arrays that start at such an address, uncopied."""
+
+
+def read_weights(
+    files: TensorFiles,
+    table: Table,
+    spec: ModelSpec,
+    layouts: Mapping[str, RowLayout],
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
+    *,
+    elsewhere: Sequence[str] = (),
+    dtype: jax.typing.DTypeLike = jnp.float32,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The variables of a model that starts from published weights, each in its place.
+
+    Dense models get the weights, towers a copy each, routers and thresholds start
+    fresh, so at keep ratio 1 all compute the same. Beyond the parameters themselves the
+    host holds the local parts of one parameter at a time, and a few megabytes of file.
+
+    Args:
+      files: opened; checked against the table first.
+      table: of the published model, for `spec.config`.
+      spec: of the model to make.
+      layouts: task -> layout of all its tasks.
+      mesh, rules: where each parameter goes; one device unless given.
+      elsewhere: prefixes of tensors in the files that other tables read.
+      dtype: of what is read; what is fresh is as initialised.
+      seed: of what is fresh.
+
+    Returns:
+      Flax collections: "params" and, for routed models, their state.
+
+    Raises:
+      ConversionError: for tensors that are missing, extra or of another shape.
+      ValueError: for a spec that is not of the table's architecture.
+    """
+    check_tensors(files, [table], elsewhere)
+    shapes = {path: entry.parameter_shape for path, entry in table.items()}
+    init = functools.partial(_initialise, spec, layouts, seed)
+    abstract = jax.eval_shape(init)
+    target = _flat(nn.unbox(abstract))
+    places = _places(abstract, target, mesh, rules or ShardingRules())
+    params = {path[1:]: leaf.shape for path, leaf in target.items() if _is_param(path)}
+    sources = {
+        (_PARAMS, *path): [table[source] for source in of_leaf]
+        for path, of_leaf in dense_sources(params, spec, shapes).items()
+    }
+    read = {
+        path: _array(files, sources[path], leaf.shape, dtype, places[path])
+        for path, leaf in target.items()
+        if path in sources
+    }
+    fresh_places = {path: places[path] for path in target if path not in sources}
+    # XLA draws none of the weights that are not returned.
+    make = jax.jit(
+        lambda: _only(fresh_places, nn.unbox(init())), out_shardings=fresh_places
+    )
+    fresh = make() if fresh_places else {}
+    return flax.traverse_util.unflatten_dict(
+        {path: read[path] if path in read else fresh[path] for path in target}
+    )
+
+
+def read_parameters(
+    files: TensorFiles, table: Table, dtype: jax.typing.DTypeLike = jnp.float32
+) -> dict[str, Any]:
+    """A tree of parameters exactly as a table has them, on one device.
+
+    For the small parts that are not the language model: image tokenizers, projectors.
+    The caller checks (`check_tensors`) the files with all its tables together.
+
+    Args:
+      files: opened.
+      table: of everything to read.
+      dtype: of the parameters, but for integers, which are int32 (JAX's own).
+    """
+    place = SingleDeviceSharding(jax.local_devices()[0])
+
+    def parameter(entry: FileTensor | JoinedTensors) -> jax.Array:
+        counts = jnp.issubdtype(files.dtype(entry.tensors[0].name), jnp.integer)
+        own = jnp.int32 if counts else dtype
+        return _array(files, [entry], entry.parameter_shape, own, place)
+
+    return flax.traverse_util.unflatten_dict(
+        {path: parameter(entry) for path, entry in table.items()}
+    )
+
+
+def _initialise(
+    spec: ModelSpec, layouts: Mapping[str, RowLayout], seed: int
+) -> dict[str, Any]:
+    rows = spec.towers.rows_per_expert_group
+    abstract = {t: abstract_rows(spec, layout, rows) for t, layout in layouts.items()}
+    batch = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
+    return dict(UnifiedModel(spec).init(jax.random.key(seed), batch))
+
+
+def _places(
+    abstract: Any, target: Mapping[Path, Any], mesh: Mesh | None, rules: ShardingRules
+) -> dict[Path, Sharding]:
+    if mesh is None:
+        return dict.fromkeys(target, SingleDeviceSharding(jax.local_devices()[0]))
+    return _flat(tree_sharding(abstract, mesh, rules))
+
+
+def _only(paths: Collection[Path], tree: Any) -> dict[Path, jax.Array]:
+    return {path: leaf for path, leaf in _flat(tree).items() if path in paths}
+
+
+def _is_param(path: Path) -> bool:
+    return path[0] == _PARAMS
+
+
+def _flat(tree: Any) -> dict[Any, Any]:
+    return flax.traverse_util.flatten_dict(tree)
+
+
+# --- One parameter --------------------------------------------------------------------
+
+
+def _array(
+    files: TensorFiles,
+    entries: Sequence[FileTensor | JoinedTensors],
+    shape: tuple[int, ...],
+    dtype: jax.typing.DTypeLike,
+    place: Sharding,
+) -> jax.Array:
+    """One parameter; entries are its layers where the shape has an axis of them."""
+    stacked = len(shape) > len(entries[0].parameter_shape)
+
+    def part(of_device: Any) -> np.ndarray:
+        index = tuple(
+            slice(*each.indices(n)) for each, n in zip(of_device, shape, strict=True)
+        )
+        out = _aligned([each.stop - each.start for each in index], np.dtype(dtype))
+        if not stacked:
+            _fill(out, files, entries[0], index)
+            return out
+        for layer, entry in enumerate(entries[index[0]]):
+            _fill(out[layer], files, entry, index[1:])
+        return out
+
+    made = jax.make_array_from_callback(shape, place, part)
+    return made.block_until_ready()
+
+
+def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    """An array that JAX on CPU need not copy."""
+    num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + num_bytes].view(dtype).reshape(shape)
+
+
+def _fill(
+    out: np.ndarray,
+    files: TensorFiles,
+    entry: FileTensor | JoinedTensors,
+    index: tuple[slice, ...],
+) -> None:
+    """Fills an array with a part of a parameter."""
+    if isinstance(entry, JoinedTensors):
+        _fill_joined(out, files, entry, index)
+        return
+    axes = entry.rearrangement.axes
+    if axes is None:
+        out[...] = entry.rearrangement.to_ours(files.read(entry.name))[index]
+        return
+    axes = axes or tuple(range(len(index)))
+    if not axes:
+        out[...] = files.read(entry.name)
+        return
+    of_file = [slice(None)] * len(axes)
+    for ours, theirs in enumerate(axes):
+        of_file[theirs] = index[ours]
+    # Rows of the file are one of our axes, of which a few are filled at a time.
+    ours, rows = axes.index(0), of_file[0]
+    for start, stop in files.pieces(entry.name, rows.start, rows.stop):
+        piece = files.read(entry.name, start, stop)[:, *of_file[1:]].transpose(axes)
+        filled = slice(start - rows.start, stop - rows.start)
+        out[(slice(None),) * ours + (filled,)] = piece
+
+
+def _fill_joined(
+    out: np.ndarray, files: TensorFiles, entry: JoinedTensors, index: tuple[slice, ...]
+) -> None:
+    if (axis := entry.axis) is None:
+        copies = np.stack([files.read(part.name) for part in entry.tensors])
+        out[...] = copies.astype(np.float64).mean(axis=0)[index]
+        return
+    first, wanted = 0, index[axis]
+    for part in entry.tensors:
+        length = part.parameter_shape[axis]
+        start = max(wanted.start, first)
+        stop = min(wanted.stop, first + length)
+        if start < stop:
+            before = (slice(None),) * axis
+            of_part = (*index[:axis], slice(start - first, stop - first))
+            _fill(
+                out[*before, start - wanted.start : stop - wanted.start],
+                files,
+                part,
+                (*of_part, *index[axis + 1 :]),
+            )
+        first += length

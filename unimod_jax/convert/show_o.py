@@ -1,0 +1,79 @@
+"""Show-o (2408.12528): Phi with norms of queries and keys, behind the prefix `showo.`.
+
+The variants with a CLIP encoder (a frozen network of its own, not in these files) read
+its features through a projector of two linear maps.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from unimod_jax.convert import phi
+from unimod_jax.convert.layer_table import linear
+from unimod_jax.convert.published_config import Fields
+from unimod_jax.convert.weight_map import WeightMap
+from unimod_jax.models import ModelConfig
+from unimod_jax.mot import project
+from unimod_jax.presets import preset
+
+CLIP_WIDTH = 1024
+"""Width of CLIP ViT-L/14's features (openai/clip-vit-large-patch14-336)."""
+
+PROJECTOR_PREFIX = "mm_projector."
+
+
+def weights(config: ModelConfig) -> WeightMap:
+    """The table of Show-o's language model.
+
+    Raises:
+      ConversionError: for a config that is not Phi's architecture.
+    """
+    return phi.weights(config, "showo.")
+
+
+def projector_weights(width: int, clip_width: int = CLIP_WIDTH) -> WeightMap:
+    """The table of the projector of the CLIP variants: `inward` and `outward`.
+
+    Args:
+      width: D of the language model.
+      clip_width: of the features.
+    """
+    names = (("inward", "0", clip_width), ("outward", "2", width))
+    table: dict = {}
+    for ours, theirs, fan_in in names:
+        table |= linear((ours,), f"{PROJECTOR_PREFIX}{theirs}", (fan_in, width), True)
+    return table
+
+
+def projected(params: Mapping[str, Any], features_BNP: jax.Array) -> jax.Array:
+    """CLIP's features as tokens of the language model: linear, GELU (exact), linear.
+
+    Args:
+      params: read with `projector_weights`.
+      features_BNP: one row of features per patch.
+
+    Returns:
+      [B, N, D], in the dtype of the features.
+    """
+    hidden = _affine(params["inward"], features_BNP)
+    return _affine(params["outward"], jax.nn.gelu(hidden, approximate=False))
+
+
+def _affine(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    bias = params["bias"].astype(x.dtype)
+    return project(x, params["kernel"]) + jnp.expand_dims(bias, (0, 1))
+
+
+def model_config(published: Mapping[str, Any]) -> ModelConfig:
+    """The architecture of Show-o's config.json, which tells only the vocabulary.
+
+    Sizes are Phi-1.5's, to which it refers.
+
+    Raises:
+      ConversionError: for a vocabulary that is no number.
+    """
+    rows = Fields(published, "Show-o").size("vocab_size")
+    return dataclasses.replace(preset("show_o_512").model, vocabulary_size=rows)
