@@ -72,8 +72,8 @@ class Topology:
             XLA's least effort, in about half of the time: it fuses less, and its memory
             was within 2% of full effort where both were compiled (Chameleon 7B). A
             GPU's products stay with cuBLAS, and its fusions are judged without
-            propagating tiles: three quarters of the time, and the same memory to the
-            byte (Show-o with UniMoD on eight A100s).
+            propagating tiles: two thirds of the time, and 1% less memory (Show-o with
+            UniMoD on eight A100s).
 
         Returns:
           Options of `jax.stages.Lowered.compile`.
