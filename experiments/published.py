@@ -80,7 +80,7 @@ def _task_shares(chosen: Preset) -> TaskShares:
 def _data(chosen: Preset) -> DataConfig:
     """Data whose rows have the preset's counts."""
     speech_units = _SPEECH_UNITS if SPEECH in chosen.model.modalities else 0
-    others = Vocabulary.text_start + _IMAGE_LEVELS + speech_units
+    others = Vocabulary.native(0, _IMAGE_LEVELS, speech_units).used
     data = DataConfig(
         name=RECORDS,
         label_feature="",

@@ -10,6 +10,7 @@ import numpy as np
 
 from unimod_jax.layout import (
     IMAGE,
+    PADDING,
     Document,
     InterleavedDocument,
     InterleavedLayout,
@@ -19,7 +20,6 @@ from unimod_jax.layout import (
     UnifiedBatch,
     lay_out,
     lay_out_documents,
-    special_tokens,
     with_segments,
 )
 from unimod_jax.layout.typical_documents import typical_documents
@@ -57,8 +57,11 @@ def random_batch(
 def _random_row(
     layout: RowLayout, vocabulary_size: int, patch_size: int, rng: np.random.Generator
 ) -> TokenGroup:
+    special = {PADDING, *layout.special.ids}
+    ordinary = np.setdiff1d(np.arange(vocabulary_size), list(special))
+
     def ids(count: int) -> list[int]:
-        return rng.integers(special_tokens.NUM_SPECIAL, vocabulary_size, count).tolist()
+        return rng.choice(ordinary, count).tolist()
 
     def patches(count: int) -> np.ndarray:
         return rng.normal(size=(count, patch_size)).astype(np.float32)

@@ -10,7 +10,15 @@ import dataclasses
 from experiments.benchmark.prepared_step import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
-from unimod_jax.layout import IMAGE, SPEECH, TEXT, SegmentSpec, Stream, TaskLayout
+from unimod_jax.layout import (
+    IMAGE,
+    SPEECH,
+    TEXT,
+    SegmentSpec,
+    Stream,
+    TaskLayout,
+    Templates,
+)
 from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes
 from unimod_jax.training import Experiment
 
@@ -26,9 +34,13 @@ class ThreeModalities(NextToken):
     """
 
     def layouts(
-        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+        self,
+        sizes: SequenceSizes,
+        streams: tuple[Stream, ...],
+        templates: Templates | None = None,
     ) -> dict[str, TaskLayout]:
         """Rows of one task: a text, the same spoken, and an image."""
+        del templates
         segments = (
             SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
             SegmentSpec("prompt", TEXT, sizes.caption_tokens),

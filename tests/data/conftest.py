@@ -12,9 +12,22 @@ from unimod_jax.data import (
     open_split,
     prepare,
 )
-from unimod_jax.layout import IMAGE, TEXT, SegmentSpec, Stream, TaskLayout
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    SegmentSpec,
+    SpecialTokens,
+    Stream,
+    TaskLayout,
+)
 
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
+SPECIAL = SpecialTokens()
+
+
+def marker(name: str, token: int) -> SegmentSpec:
+    """A fixed segment of one slot, on which nothing is trained."""
+    return SegmentSpec(name, TEXT, 1, predicted_by="nothing", ids=(token,))
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +59,12 @@ def text_to_image() -> TaskLayout:
     return TaskLayout(
         "text_to_image",
         (
-            SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
-            SegmentSpec("task", TEXT, 1, predicted_by="nothing"),
+            marker("begin", SPECIAL.begin),
+            marker("task", SPECIAL.text_to_image),
             SegmentSpec("prompt", TEXT, 12, predicted_by="nothing"),
-            SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
+            marker("begin_image", SPECIAL.begin_image),
             image,
-            SegmentSpec("end_image", TEXT, 1, predicted_by="nothing"),
+            marker("end_image", SPECIAL.end_image),
         ),
         STREAMS,
         reads_whole_row=True,
@@ -75,11 +88,11 @@ def image_to_text() -> TaskLayout:
     return TaskLayout(
         "image_to_text",
         (
-            SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
-            SegmentSpec("task", TEXT, 1, predicted_by="nothing"),
-            SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
+            marker("begin", SPECIAL.begin),
+            marker("task", SPECIAL.image_to_text),
+            marker("begin_image", SPECIAL.begin_image),
             SegmentSpec("image", IMAGE, 64, bidirectional=True, predicted_by="nothing"),
-            SegmentSpec("end_image", TEXT, 1, predicted_by="nothing"),
+            marker("end_image", SPECIAL.end_image),
             SegmentSpec("caption", TEXT, 12),
         ),
         STREAMS,
@@ -92,8 +105,8 @@ def text_only() -> TaskLayout:
     return TaskLayout(
         "text_only",
         (
-            SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
-            SegmentSpec("task", TEXT, 1, predicted_by="nothing"),
+            marker("begin", SPECIAL.begin),
+            marker("task", SPECIAL.text_only),
             SegmentSpec("text", TEXT, 12),
         ),
         STREAMS,

@@ -8,7 +8,7 @@ import pytest
 
 from unimod_jax.data import DataError, RowTemplates, document, fill, pixels_to_codes
 from unimod_jax.data.image_codec import pixels_to_patches
-from unimod_jax.layout import TEXT, SegmentSpec, lay_out
+from unimod_jax.layout import PADDING, TEXT, SegmentSpec, lay_out
 
 LAYOUTS = ("text_to_image", "diffusion", "image_to_text", "text_only")
 
@@ -22,22 +22,22 @@ def test_segments_are_filled_by_name(
     digits, train_records, tokenizer, text_to_image, image_to_text, text_only
 ):
     record, vocabulary = train_records[0], tokenizer.vocabulary
+    special = vocabulary.special
     words = tokenizer.encode(record.captions[1])
     codes = (pixels_to_codes(record.image, digits) + vocabulary.image_start).tolist()
-    start = {"begin": [vocabulary.BEGIN], "begin_image": [vocabulary.BEGIN_IMAGE]}
-    image = start | {"image": codes, "end_image": [vocabulary.END_IMAGE]}
+    start = {"begin": (special.begin,), "begin_image": (special.begin_image,)}
+    image = start | {"image": codes, "end_image": (special.end_image,)}
     filled = [
         fill(record, layout, digits, tokenizer, caption=1).tokens
         for layout in (text_to_image, image_to_text, text_only)
     ]
     assert filled == [
-        image | {"task": [vocabulary.TEXT_TO_IMAGE], "prompt": words},
-        image
-        | {"task": [vocabulary.IMAGE_TO_TEXT], "caption": [*words, vocabulary.END]},
+        image | {"task": (special.text_to_image,), "prompt": words},
+        image | {"task": (special.image_to_text,), "caption": [*words, special.end]},
         {
-            "begin": [vocabulary.BEGIN],
-            "task": [vocabulary.TEXT_ONLY],
-            "text": [*words, vocabulary.END],
+            "begin": (special.begin,),
+            "task": (special.text_only,),
+            "text": [*words, special.end],
         },
     ]
 
@@ -68,7 +68,7 @@ def test_unknown_images_and_captions_hold_their_positions(
         assert not group.streams["image"].token_id_BT.any()
         assert not group.patch_BNP.any()
     row = document(image_to_text, digits, vocabulary, caption_ids=None, image=image)
-    assert row.tokens["caption"] == [vocabulary.PADDING] * 12
+    assert row.tokens["caption"] == [PADDING] * 12
     group = lay_out(row, image_to_text)
     assert group.streams["text"].position_BT.max() == 79
 

@@ -29,9 +29,11 @@ from unimod_jax.layout import (
     SPEECH,
     TEXT,
     InterleavedLayout,
+    SpecialTokens,
     Stream,
-    special_tokens,
 )
+
+SPECIAL = SpecialTokens()
 
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE), Stream.of(SPEECH))
 LAYOUT = InterleavedLayout(
@@ -94,10 +96,10 @@ def test_a_document_is_caption_image_and_speech_in_any_order(
     record, vocabulary = records[3], spoken_tokenizer.vocabulary
     codes = pixels_to_codes(record.image, spoken) + vocabulary.image_start
     units = [vocabulary.speech_start + unit for unit in record.speech]
-    image = [special_tokens.BEGIN_IMAGE, *codes.tolist(), special_tokens.END_IMAGE]
-    speech = [special_tokens.BEGIN_SPEECH, *units, special_tokens.END_SPEECH]
+    image = [SPECIAL.begin_image, *codes.tolist(), SPECIAL.end_image]
+    speech = [SPECIAL.begin_speech, *units, SPECIAL.end_speech]
     captions = [spoken_tokenizer.encode(text) for text in record.captions]
-    begin, end = [special_tokens.BEGIN], [special_tokens.END]
+    begin, end = [SPECIAL.begin], [SPECIAL.end]
     possible = {
         tuple(itertools.chain(begin, *order, end)): order
         for caption in captions
@@ -124,7 +126,7 @@ def test_an_image_before_its_caption_is_noised_less(records, spoken, interleaved
     for seed in range(20):
         spans = interleaved(records[3], seed, TRANSFUSION).spans
         place = next(i for i, span in enumerate(spans) if span.modality == IMAGE)
-        markers = set(range(special_tokens.NUM_SPECIAL))
+        markers = SPECIAL.ids
         caption = next(
             i
             for i, span in enumerate(spans)
@@ -248,8 +250,9 @@ def test_rows_without_chance_have_the_shapes_of_training(
 
 def test_lines_of_codes_end_with_a_token_of_their_own(train_records, digits):
     vocabulary, image = Vocabulary.of(digits), train_records[0].image
-    codes = pixels_to_codes(image, digits) + vocabulary.image_start
-    assert image_ids(image, digits, vocabulary, 0) == codes.tolist()
-    lines = np.array(image_ids(image, digits, vocabulary, 16)).reshape(4, 17)
+    levels = pixels_to_codes(image, digits)
+    codes = levels + vocabulary.image_start
+    assert image_ids(levels, vocabulary, 0) == codes.tolist()
+    lines = np.array(image_ids(levels, vocabulary, 16)).reshape(4, 17)
     np.testing.assert_array_equal(lines[:, :16].ravel(), codes)
-    np.testing.assert_array_equal(lines[:, 16], [special_tokens.END_OF_LINE] * 4)
+    np.testing.assert_array_equal(lines[:, 16], [SPECIAL.end_of_line] * 4)

@@ -15,8 +15,10 @@ from unimod_jax.layout import (
     TEXT,
     InterleavedDocument,
     Span,
-    special_tokens,
+    SpecialTokens,
 )
+
+SPECIAL = SpecialTokens()
 
 SLOTS = ((TEXT, 12), (IMAGE, 8), (SPEECH, 6))
 BUCKETS = CountBuckets(
@@ -193,7 +195,7 @@ def test_long_text_is_cut_where_a_row_is_full():
 
 
 def test_images_stay_with_their_markers_when_text_is_cut():
-    begin, end = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
+    begin, end = SPECIAL.begin_image, SPECIAL.end_image
     whole = InterleavedDocument(
         (
             Span(TEXT, (100, 101, 102, begin)),

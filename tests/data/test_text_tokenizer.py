@@ -5,30 +5,27 @@ import dataclasses
 import pytest
 
 from unimod_jax.data import DataConfig, DataError, TextTokenizer, Vocabulary
+from unimod_jax.layout import PADDING
 
 VOCABULARY = Vocabulary.of(DataConfig())
 
 
-def test_ids_do_not_overlap():
-    special = [
-        *(VOCABULARY.PADDING, VOCABULARY.BEGIN, VOCABULARY.END),
-        *(VOCABULARY.BEGIN_IMAGE, VOCABULARY.END_IMAGE, VOCABULARY.MASK),
-        *(VOCABULARY.BEGIN_SPEECH, VOCABULARY.END_SPEECH, VOCABULARY.END_OF_LINE),
-        *map(VOCABULARY.task_token, ("text_to_image", "image_to_text", "text_only")),
-        VOCABULARY.task_token("interleaved"),
-    ]
-    assert len(set(special)) == 13
-    assert (min(special), max(special)) == (0, VOCABULARY.text_start - 1)
-    assert VOCABULARY.image_start == VOCABULARY.text_start + 128
-    assert VOCABULARY.speech_start == VOCABULARY.image_start + 17
-    assert VOCABULARY.speech_start <= VOCABULARY.size == 192
-    spoken = dataclasses.replace(VOCABULARY, speech_units=50)
-    assert spoken.speech_start + 50 <= spoken.size == 224
+def test_native_ids_do_not_overlap():
+    special = sorted([PADDING, *VOCABULARY.special.ids])
+    assert special == [*range(9), 12, 13, 14, 15]
+    assert VOCABULARY.text_start == 16
+    assert VOCABULARY.words == ((16, 144),)
+    assert VOCABULARY.image_start == 144
+    assert VOCABULARY.speech_start == VOCABULARY.used == 161
+    assert VOCABULARY.size == 192
+    spoken = Vocabulary.native(128, 17, 50)
+    assert (spoken.used, spoken.size) == (211, 224)
 
 
-def test_a_task_without_a_token_is_refused():
-    with pytest.raises(DataError, match="'speech' has no token"):
-        VOCABULARY.task_token("speech")
+def test_more_ids_than_embedding_rows_are_refused():
+    with pytest.raises(DataError, match=r"uses 161 ids but the model has 160 embed"):
+        dataclasses.replace(VOCABULARY, rows=160)
+    assert dataclasses.replace(VOCABULARY, rows=161).size == 161
 
 
 def test_every_word_of_the_digits_is_one_token(tokenizer, train_records):
@@ -48,8 +45,9 @@ def test_text_ids_stay_in_their_range(tokenizer, train_records):
 
 
 def test_decoding_drops_what_is_not_text(tokenizer):
-    ids = [VOCABULARY.BEGIN, *tokenizer.encode("the digit 7"), VOCABULARY.END]
-    every_other = [VOCABULARY.PADDING, VOCABULARY.image_start, VOCABULARY.size]
+    special = VOCABULARY.special
+    ids = [special.begin, *tokenizer.encode("the digit 7"), special.end]
+    every_other = [PADDING, VOCABULARY.image_start, VOCABULARY.size]
     unused = VOCABULARY.image_start - 1
     assert tokenizer.decode([*ids, *every_other, unused]) == "the digit 7"
 
@@ -60,7 +58,7 @@ def test_case_and_unknown_characters_do_not_matter(tokenizer):
 
 
 def test_punctuation_comes_back_where_it_was():
-    vocabulary = Vocabulary(256, 17)
+    vocabulary = Vocabulary.native(256, 17)
     captions = ["a dog, a cat (two).", "don't run!"]
     tokenizer = TextTokenizer.train(captions, vocabulary)
     for text in captions:
@@ -75,7 +73,7 @@ def test_training_is_deterministic(tokenizer, train_records):
 
 def test_too_many_characters_are_refused():
     captions = ["".join(map(chr, range(0x4E00, 0x4E00 + 300)))]
-    with pytest.raises(DataError, match=r"data.text_vocabulary_size is 128"):
+    with pytest.raises(DataError, match=r"the vocabulary has 128 for them; enlarge"):
         TextTokenizer.train(captions, VOCABULARY)
 
 
@@ -99,5 +97,5 @@ def test_a_missing_or_too_large_file_is_refused(tokenizer, tmp_path):
     with pytest.raises(DataError, match="cannot read tokenizer file"):
         TextTokenizer.load(tmp_path / "absent.json", VOCABULARY)
     tokenizer.save(tmp_path / "large.json")
-    with pytest.raises(DataError, match=r"data.text_vocabulary_size is 64"):
-        TextTokenizer.load(tmp_path / "large.json", Vocabulary(64, 17))
+    with pytest.raises(DataError, match=r"the vocabulary has 64 for them; enlarge"):
+        TextTokenizer.load(tmp_path / "large.json", Vocabulary.native(64, 17))

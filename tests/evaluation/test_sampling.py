@@ -1,5 +1,6 @@
 """Opening a run, drawing, captioning and routing maps."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -50,6 +51,51 @@ def test_captions_do_not_depend_on_their_neighbours(
     images = [record.image for record in held_out[:6]]
     together = sampler.caption(images)
     assert together == [sampler.caption([image])[0] for image in images]
+
+
+class Negatives:
+    """A codec whose codes are the grey levels of an image's negative."""
+
+    def __init__(self, levels):
+        self._levels = levels
+
+    def encode(self, images):
+        return self._levels.encode(255 - images)
+
+    def decode(self, codes):
+        return 255 - self._levels.decode(codes)
+
+
+def test_images_go_through_the_codec_of_the_run(
+    trained: TrainedRun, sampler: Sampler, held_out: SplitRecords
+):
+    other = dataclasses.replace(trained, codec=Negatives(trained.codec))
+    negatives = Sampler(other, batch_size=4)
+    drawn = negatives.draw(PROMPTS, seed=0)
+    np.testing.assert_array_equal(drawn, 255 - sampler.draw(PROMPTS, seed=0))
+    images = [record.image for record in held_out[:4]]
+    captions = negatives.caption([255 - image for image in images])
+    assert captions == sampler.caption(images)
+
+
+def test_guidance_leads_away_from_the_negative_prompt(
+    trained: TrainedRun, sampler: Sampler
+):
+    """Away from the prompt itself leads nowhere: the images are those without."""
+
+    def drawn(guidance: float, negative_prompt: str) -> np.ndarray:
+        sampling = dataclasses.replace(
+            trained.experiment.sampling,
+            guidance=guidance,
+            negative_prompt=negative_prompt,
+        )
+        experiment = dataclasses.replace(trained.experiment, sampling=sampling)
+        guided = dataclasses.replace(trained, experiment=experiment)
+        return Sampler(guided, batch_size=2).draw([PROMPTS[0]] * 2, seed=0)
+
+    same = drawn(3.0, PROMPTS[0])
+    np.testing.assert_array_equal(same, drawn(1.0, PROMPTS[0]))
+    assert (drawn(3.0, PROMPTS[1]) != same).any()
 
 
 def test_batches_are_full_and_know_how_many_items_are_real():

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from unimod_jax.generation.document_grammar import Grammar, Progress
-from unimod_jax.layout import IMAGE, SPEECH, TEXT, special_tokens
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, SpecialTokens
 
-BEGIN, END = special_tokens.BEGIN, special_tokens.END
-BEGIN_IMAGE, END_IMAGE = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
-BEGIN_SPEECH, END_SPEECH = special_tokens.BEGIN_SPEECH, special_tokens.END_SPEECH
-END_OF_LINE = special_tokens.END_OF_LINE
+SPECIAL = SpecialTokens()
+
+BEGIN, END = SPECIAL.begin, SPECIAL.end
+BEGIN_IMAGE, END_IMAGE = SPECIAL.begin_image, SPECIAL.end_image
+BEGIN_SPEECH, END_SPEECH = SPECIAL.begin_speech, SPECIAL.end_speech
+END_OF_LINE = SPECIAL.end_of_line
 # Words 12 to 15, codes 16 to 19, units 20 to 23; two lines of two codes.
 LINED = Grammar(24, (12, 16), (16, 20), (20, 24), image_slots=6, line_length=2)
 PLAIN = dataclasses.replace(LINED, image_slots=4, line_length=0)

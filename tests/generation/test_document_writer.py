@@ -39,16 +39,18 @@ from unimod_jax.layout import (
     InterleavedDocument,
     InterleavedLayout,
     Span,
+    SpecialTokens,
     lay_out_documents,
-    special_tokens,
 )
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import INTERLEAVED, TEXT_TO_IMAGE, NextToken
 
-BEGIN, END = special_tokens.BEGIN, special_tokens.END
-BEGIN_IMAGE, END_IMAGE = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
-BEGIN_SPEECH, END_SPEECH = special_tokens.BEGIN_SPEECH, special_tokens.END_SPEECH
-END_OF_LINE = special_tokens.END_OF_LINE
+SPECIAL = SpecialTokens()
+
+BEGIN, END = SPECIAL.begin, SPECIAL.end
+BEGIN_IMAGE, END_IMAGE = SPECIAL.begin_image, SPECIAL.end_image
+BEGIN_SPEECH, END_SPEECH = SPECIAL.begin_speech, SPECIAL.end_speech
+END_OF_LINE = SPECIAL.end_of_line
 MODALITIES = (TEXT, IMAGE, SPEECH)
 SLOTS = ((TEXT, 12), (IMAGE, 12), (SPEECH, 5))
 GRAMMAR = Grammar(24, (12, 16), (16, 20), (20, 24), image_slots=6, line_length=2)

@@ -12,9 +12,11 @@ import pytest
 from tests.generation.recorded_model import FixedLogits
 from tests.generation.token_by_token import bound_model
 from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group, tiny_spec
-from unimod_jax.generation import GuidedRows, reveal_codes
-from unimod_jax.layout import IMAGE, TEXT, Stream, special_tokens
+from unimod_jax.generation import GuidedRows, RevealSchedule, reveal_codes
+from unimod_jax.layout import IMAGE, TEXT, SpecialTokens, Stream
 from unimod_jax.objectives import TEXT_TO_IMAGE, MaskedImage, SequenceSizes
+
+SPECIAL = SpecialTokens()
 
 NUM_TOKENS, NUM_STEPS, NUM_ROWS = 12, 5, 3
 SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_TOKENS, image_patches=4)
@@ -47,8 +49,7 @@ def reveal(forward, guided, temperature=1.0, num_steps=NUM_STEPS):
         guided,
         CODE_IDS.start,
         len(CODE_IDS),
-        num_steps,
-        temperature,
+        RevealSchedule(num_steps, temperature),
         jax.random.key(0),
     )
     return np.asarray(codes)
@@ -76,7 +77,7 @@ def test_every_code_is_revealed_and_in_range(run):
 
 def test_the_number_of_hidden_codes_follows_the_cosine(run):
     _, _, image_SBN, _ = run
-    hidden_SB = (image_SBN == special_tokens.MASK).sum(axis=-1)
+    hidden_SB = (image_SBN == SPECIAL.mask).sum(axis=-1)
     progress = np.arange(NUM_STEPS) / NUM_STEPS
     expected = np.floor(NUM_TOKENS * np.cos(0.5 * np.pi * progress))
     assert expected[0] == NUM_TOKENS
@@ -88,7 +89,7 @@ def test_revealed_codes_are_never_changed(run):
     final = codes_BN + CODE_IDS.start
     steps = [*image_SBN, final]
     for before, after in itertools.pairwise(steps):
-        revealed = before != special_tokens.MASK
+        revealed = before != SPECIAL.mask
         np.testing.assert_array_equal(after[revealed], before[revealed])
 
 
@@ -114,7 +115,7 @@ def test_at_temperature_zero_the_least_certain_codes_stay_hidden():
     forward = FixedLogits({IMAGE: logits})
     codes = reveal(forward, GuidedRows(group, 1.0), temperature=0.0)
     np.testing.assert_array_equal(codes[:, 2:], 0)
-    second = forward.shown[2][IMAGE] == special_tokens.MASK
+    second = forward.shown[2][IMAGE] == SPECIAL.mask
     hidden = int(second[0].sum())
     assert 0 < hidden < NUM_TOKENS
     np.testing.assert_array_equal(second[:, :hidden], True)
@@ -161,8 +162,9 @@ def test_only_image_slots_meet_the_head_and_only_for_codes():
     bound = bound_model(spec, group)
 
     def run(bound):
-        arguments = (CODE_IDS.start, len(CODE_IDS), NUM_STEPS, 1.0, jax.random.key(0))
-        return reveal_codes(bound, GuidedRows(group, 1.0), *arguments)
+        schedule, key = RevealSchedule(NUM_STEPS), jax.random.key(0)
+        codes = CODE_IDS.start, len(CODE_IDS)
+        return reveal_codes(bound, GuidedRows(group, 1.0), *codes, schedule, key)
 
     program = str(jax.make_jaxpr(run)(bound))
     # The table and the head have 37 ids; no token has 37 logits.
@@ -180,3 +182,49 @@ def test_what_the_image_slots_held_does_not_matter():
     np.testing.assert_array_equal(first, second)
     shown = forward.shown
     np.testing.assert_array_equal(shown[0][IMAGE], shown[NUM_STEPS][IMAGE])
+
+
+def test_a_compounding_temperature_is_multiplied_at_every_step():
+    """Steps of four: 3/4, then 1/2 of that, then 1/4 of that, then nothing."""
+    schedule = RevealSchedule(4, temperature=2.0, compounding=True)
+    cooled = [float(schedule.noise(step)) for step in jnp.arange(4)]
+    np.testing.assert_allclose(cooled, [1.5, 0.75, 0.1875, 0.0], rtol=1e-6)
+    linear = RevealSchedule(4, temperature=2.0)
+    falling = [float(linear.noise(step)) for step in jnp.arange(4)]
+    np.testing.assert_allclose(falling, [1.5, 1.0, 0.5, 0.0], rtol=1e-6)
+
+
+def test_a_compounding_schedule_reveals_and_leaves_at_least_one_code():
+    """Of three codes in eight steps: the cosine alone leaves all, later none."""
+    hidden_BN = jnp.asarray([[True, True, True], [True, True, False]])
+    counts = {
+        compounding: [
+            RevealSchedule(8, compounding=compounding)
+            .num_hidden(step, 3, hidden_BN)
+            .ravel()
+            .tolist()
+            for step in jnp.arange(7)
+        ]
+        for compounding in (False, True)
+    }
+    wanted = [2, 2, 2, 2, 1, 1, 0]  # floor(3 cos(pi s / 16)), s from 1 to 7
+    assert counts[False] == [[number, number] for number in wanted]
+    assert counts[True] == [[max(number, 1), 1] for number in wanted]
+
+
+def test_compounding_steps_end_with_every_code_revealed():
+    group = rows_of(STREAM_CHOICES["two streams"])
+    forward = FixedLogits(random_logits(group))
+    schedule = RevealSchedule(NUM_STEPS, compounding=True)
+    codes = reveal_codes(
+        forward,
+        GuidedRows(group, 1.0),
+        CODE_IDS.start,
+        len(CODE_IDS),
+        schedule,
+        jax.random.key(0),
+    )
+    assert np.asarray(codes).min() >= 0
+    shown = np.stack([np.asarray(rows[IMAGE]) for rows in forward.shown[:NUM_STEPS]])
+    hidden_S = (shown == SPECIAL.mask).sum(axis=-1)[:, 0]
+    assert (np.diff(hidden_S) < 0).all()

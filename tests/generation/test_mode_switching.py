@@ -38,14 +38,16 @@ from unimod_jax.layout import (
     InterleavedDocument,
     InterleavedLayout,
     Span,
+    SpecialTokens,
     lay_out_documents,
-    special_tokens,
 )
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import INTERLEAVED
 
-BEGIN, END = special_tokens.BEGIN, special_tokens.END
-BEGIN_IMAGE, END_IMAGE = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
+SPECIAL = SpecialTokens()
+
+BEGIN, END = SPECIAL.begin, SPECIAL.end
+BEGIN_IMAGE, END_IMAGE = SPECIAL.begin_image, SPECIAL.end_image
 NUM_PATCHES, NUM_STEPS, NUM_WORDS = 4, 3, 3
 GRAMMAR = Grammar(24, (12, 16), image_slots=NUM_PATCHES)
 GREEDY = TokenSampler(temperature=0.0)

@@ -26,7 +26,7 @@ from unimod_jax.generation import (
     decode_segment,
 )
 from unimod_jax.generation.text_decoder import without_line_ends
-from unimod_jax.layout import Document, lay_out, special_tokens
+from unimod_jax.layout import PADDING, Document, SpecialTokens, lay_out
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
@@ -36,8 +36,10 @@ from unimod_jax.objectives import (
     NextToken,
 )
 
+SPECIAL = SpecialTokens()
+
 IS_CODE = np.isin(np.arange(VOCABULARY_SIZE), CODE_IDS)
-IS_WORD = np.isin(np.arange(VOCABULARY_SIZE), [*TEXT_IDS, special_tokens.END])
+IS_WORD = np.isin(np.arange(VOCABULARY_SIZE), [*TEXT_IDS, SPECIAL.end])
 GREEDY = TokenSampler(temperature=0.0)
 LINED = dataclasses.replace(SIZES, image_line=2)
 NUM_ROWS = 2
@@ -70,7 +72,7 @@ def before(document, layout, segment, filled):
 
 
 def rows_to_fill(documents, layout, segment):
-    empty = [special_tokens.PADDING] * layout.segment(segment).num_slots
+    empty = [PADDING] * layout.segment(segment).num_slots
     return stack([before(d, layout, segment, empty) for d in documents])
 
 
@@ -93,7 +95,7 @@ def rebuilt(model, layout, segment, allowed_V, combine, *document_sets):
         ]
         best = np.where(allowed_V, combine(*logits), -np.inf).argmax(axis=-1)
         if spec.line_length and (offset + 1) % (spec.line_length + 1) == 0:
-            best = np.full_like(best, special_tokens.END_OF_LINE)
+            best = np.full_like(best, SPECIAL.end_of_line)
         known = np.concatenate([known, best[:, None]], axis=1)
     return known
 
@@ -164,7 +166,7 @@ def test_lines_end_where_they_must_and_the_ends_are_dropped_again():
     expected = rebuilt(model, layout, "image", IS_CODE, lambda x: x, documents)
     np.testing.assert_array_equal(decoded, expected)
     ends = np.array([False, False, True, False, False, True])
-    assert (decoded[:, ends] == special_tokens.END_OF_LINE).all()
+    assert (decoded[:, ends] == SPECIAL.end_of_line).all()
     assert IS_CODE[decoded[:, ~ends]].all()
     codes = without_line_ends(decoded, line_length=2)
     np.testing.assert_array_equal(codes, decoded[:, ~ends])

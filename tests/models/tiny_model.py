@@ -11,11 +11,11 @@ from flax import linen as nn
 
 from unimod_jax.layout import (
     Document,
+    SpecialTokens,
     TaskLayout,
     TokenGroup,
     UnifiedBatch,
     lay_out,
-    special_tokens,
 )
 from unimod_jax.models import (
     MixtureOfDepths,
@@ -27,16 +27,18 @@ from unimod_jax.models import (
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import SequenceSizes
 
+SPECIAL = SpecialTokens()
+
 SIZES = SequenceSizes(caption_tokens=4, image_tokens=4, image_patches=4)
-TEXT_IDS = range(special_tokens.NUM_SPECIAL, 16)
+TEXT_IDS = range(12, 16)
 CODE_IDS = range(16, 24)
 VOCABULARY_SIZE = 24
 PATCH_SIZE = 3
 DENSE_DEPTH = MixtureOfDepths("none", ())
 FULL_SEGMENTS = {
-    "begin": special_tokens.BEGIN,
-    "begin_image": special_tokens.BEGIN_IMAGE,
-    "end_image": special_tokens.END_IMAGE,
+    "begin": SPECIAL.begin,
+    "begin_image": SPECIAL.begin_image,
+    "end_image": SPECIAL.end_image,
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.tiny_model import random_batch, random_group, tiny_spec
-from unimod_jax.layout import IMAGE, TEXT, Stream, special_tokens
+from unimod_jax.layout import IMAGE, TEXT, SpecialTokens, Stream
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
     TEXT_ONLY,
@@ -15,6 +15,8 @@ from unimod_jax.objectives import (
     SequenceSizes,
 )
 from unimod_jax.objectives.masked_image import choose_hidden, hide_image_codes
+
+SPECIAL = SpecialTokens()
 
 NUM_ROWS, NUM_CODES = 64, 16
 SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_CODES, image_patches=4)
@@ -40,7 +42,7 @@ def hide_by_chance(group, key):
 
 
 def is_hidden(stream, group):
-    return np.asarray(group.streams[stream].token_id_BT) == special_tokens.MASK
+    return np.asarray(group.streams[stream].token_id_BT) == SPECIAL.mask
 
 
 def test_only_hidden_codes_are_targets_and_they_predict_themselves(hidden_and_whole):

@@ -19,10 +19,10 @@ from unimod_jax.layout import (
     Document,
     InterleavedDocument,
     Span,
+    SpecialTokens,
     Stream,
     lay_out,
     lay_out_documents,
-    special_tokens,
 )
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
@@ -34,6 +34,8 @@ from unimod_jax.objectives import (
     NextToken,
     SequenceSizes,
 )
+
+SPECIAL = SpecialTokens()
 
 STORAGE = {
     "one stream": (Stream.of(TEXT, IMAGE),),
@@ -48,14 +50,14 @@ SIZES = SequenceSizes(
     patch_size=1,
     interleaved_slots=((TEXT, 8), (IMAGE, 8)),
 )
-LINE_END = special_tokens.END_OF_LINE
+LINE_END = SPECIAL.end_of_line
 LINES = [20, 21, LINE_END, 22, 23, LINE_END]
 MARKERS = {
     "task": [11],
-    "begin": [special_tokens.BEGIN],
-    "end": [special_tokens.END],
-    "begin_image": [special_tokens.BEGIN_IMAGE],
-    "end_image": [special_tokens.END_IMAGE],
+    "begin": [SPECIAL.begin],
+    "end": [SPECIAL.end],
+    "begin_image": [SPECIAL.begin_image],
+    "end_image": [SPECIAL.end_image],
 }
 # Two of three prompt slots, or three of four caption slots.
 TEXTS = {"prompt": [12, 13], "caption": [12, 13, 2], "text": [12, 13, 2]}

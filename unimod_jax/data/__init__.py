@@ -1,16 +1,23 @@
 """Data: from a prepared TFDS data set to batches of laid-out rows, on the host.
 
 Reading order: `record_schema` (what an example is), `config`, `tfds_source` (where
-records come from), `handwritten_digits` (the built-in ones), `vocabulary`,
-`text_tokenizer`, `image_codec`, `documents` and `interleaving` (what a task makes of a
-record), `row_templates`, `mixture` (batches), `example_rows`, `packing` (documents of
-any length into rows) and `packed_batches` (the same for Grain, imported by its own
-name). Depends on `unimod_jax.layout` alone; TFDS, Grain and the other heavy libraries
-are imported when they are first used.
+records come from), `handwritten_digits` (the built-in ones), `vocabulary`, `notation`,
+`text_tokenizer`, `image_codec`, `image_codes`, `documents` and `interleaving` (what a
+task makes of a record), `row_templates`, `mixture` (batches), `example_rows`, `packing`
+(documents of any length into rows) and `packed_batches` (the same for Grain, imported
+by its own name); `released` has the tables and tokenizers of published models. Depends
+on `unimod_jax.layout` alone; TFDS, Grain and the other heavy libraries are imported
+when they are first used.
 """
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.documents import document, fill, image_ids
+from unimod_jax.data.documents import (
+    caption_ids,
+    document,
+    fill,
+    image_ids,
+    question_ids,
+)
 from unimod_jax.data.example_rows import empty_rows, first_rows
 from unimod_jax.data.image_codec import (
     codes_to_pixels,
@@ -19,8 +26,16 @@ from unimod_jax.data.image_codec import (
     pixels_to_codes,
     pixels_to_patches,
 )
+from unimod_jax.data.image_codes import (
+    GreyLevels,
+    ImageCodec,
+    LearnedCodec,
+    encode_batch,
+    with_codes,
+)
 from unimod_jax.data.interleaving import interleave, worst_case_slots
 from unimod_jax.data.mixture import skip_batches, training_batches
+from unimod_jax.data.notation import Notation
 from unimod_jax.data.packing import CountBuckets, PackedRow, PackingReport, pack
 from unimod_jax.data.record_schema import DataError, Record, describe, validate_record
 from unimod_jax.data.row_templates import RowTemplates, stack_rows
@@ -32,6 +47,10 @@ __all__ = [
     "CountBuckets",
     "DataConfig",
     "DataError",
+    "GreyLevels",
+    "ImageCodec",
+    "LearnedCodec",
+    "Notation",
     "PackedRow",
     "PackingReport",
     "Record",
@@ -39,10 +58,12 @@ __all__ = [
     "SplitRecords",
     "TextTokenizer",
     "Vocabulary",
+    "caption_ids",
     "codes_to_pixels",
     "describe",
     "document",
     "empty_rows",
+    "encode_batch",
     "fill",
     "first_rows",
     "image_ids",
@@ -54,9 +75,11 @@ __all__ = [
     "pixels_to_codes",
     "pixels_to_patches",
     "prepare",
+    "question_ids",
     "skip_batches",
     "stack_rows",
     "training_batches",
     "validate_record",
+    "with_codes",
     "worst_case_slots",
 ]

@@ -25,11 +25,15 @@ class DataConfig:
       image_channels: 1 for grey, 3 for RGB.
       image_levels: discrete codes per pixel channel, evenly spaced over 0..255.
       image_line: codes per line of an image, if a token ends each line; 0 for none.
+      code_size: height and width, in pixels, of what one code of a learned image
+        tokenizer stands for; 0 where codes are grey levels of pixels.
       patch_size: height and width of a continuous patch, in pixels.
       resize: whether images of other sizes are scaled and centre-cropped, or refused.
       caption_tokens: token slots of a caption or prompt, its end token not counted.
       speech_units: how many speech units there are; 0 without speech.
       speech_tokens: most speech units of a record.
+      question: what is asked about every image, where the template has a question.
+      question_tokens: token slots of a question and the wording around it.
       documents_per_row: records in a row of the interleaved task.
       text_vocabulary_size: most ids that the text tokenizer may use.
       batch_size: rows per step over all task groups and all processes.
@@ -50,9 +54,12 @@ class DataConfig:
     image_channels: int = 1
     image_levels: int = 17
     image_line: int = 0
+    code_size: int = 0
     patch_size: int = 2
     resize: bool = False
     caption_tokens: int = 12
+    question: str = ""
+    question_tokens: int = 0
     speech_units: int = 0
     speech_tokens: int = 0
     documents_per_row: int = 2
@@ -81,7 +88,13 @@ class DataConfig:
         self._check_range("text_vocabulary_size", 2, None)
         self._check_range("prompt_dropout", 0, 1)
         self._check_range("seed", 0, 2**32 - 1)
-        self._check_range("image_line", 0, None)
+        for field in ("image_line", "code_size", "question_tokens"):
+            self._check_range(field, 0, None)
+        if self.code_size and self.image_size % self.code_size:
+            raise DataError(
+                f"data.code_size {self.code_size} does not divide data.image_size "
+                f"{self.image_size}; choose one that does."
+            )
         if self.image_line and self.num_image_codes % self.image_line:
             raise DataError(
                 f"data.image_line {self.image_line} does not divide the "
@@ -102,6 +115,8 @@ class DataConfig:
     @property
     def num_image_codes(self) -> int:
         """Discrete codes per image."""
+        if self.code_size:
+            return (self.image_size // self.code_size) ** 2
         return self.image_size * self.image_size * self.image_channels
 
     @property

@@ -1,14 +1,14 @@
 """From a record to a document: each segment of a layout gets its tokens, by name.
 
-The names are the contract between data and models:
+Fixed segments bring their ids along. What records fill, by the names of
+`layout.templates`:
 
-    begin         BEGIN                      image      image codes, or patches
-    task          the task's token           caption    caption ids and END
-    prompt        caption ids, or nothing    text       caption ids and END
-    begin_image   BEGIN_IMAGE                end        END
-    end_image     END_IMAGE
+    prompt     caption ids, or nothing     caption    caption ids and the end token
+    question   ids of the question         text       caption ids and the end token
+    image      image codes, or patches
 
-An image segment with lines has END_OF_LINE after each line of codes.
+Texts are tokenized in the wording of their segment. An image segment with lines has the
+end-of-line token after each line of codes.
 
 What is not known yet (the caption or image to generate) is held open: its slots carry
 PADDING ids, and have positions, so that the tokens around it stand where they will.
@@ -20,11 +20,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codec import pixels_to_codes, pixels_to_patches
+from unimod_jax.data.image_codec import pixels_to_patches
+from unimod_jax.data.image_codes import codes_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import Document, SegmentSpec, TaskLayout
+from unimod_jax.layout import PADDING, Document, SegmentSpec, TaskLayout
+
+_CAPTIONS = ("prompt", "caption", "text")
 
 
 def fill(
@@ -41,7 +44,7 @@ def fill(
     Args:
       record: as read by `open_split`.
       layout: of the task; decides what is used of the record.
-      config: how images become codes or patches.
+      config: how images become codes or patches, and what is asked about them.
       tokenizer: how captions become ids; it carries the vocabulary.
       caption: which of the record's captions.
       drop_prompt: leaves the prompt empty, as in unconditional generation.
@@ -53,11 +56,40 @@ def fill(
         layout,
         config,
         tokenizer.vocabulary,
-        caption_ids=tokenizer.encode(record.captions[caption]),
+        caption_ids=caption_ids(record.captions[caption], layout, tokenizer),
+        question_ids=question_ids(config.question, layout, tokenizer),
         image=record.image,
+        codes=record.codes,
         drop_prompt=drop_prompt,
         where=record.key,
     )
+
+
+def caption_ids(text: str, layout: TaskLayout, tokenizer: TextTokenizer) -> list[int]:
+    """Ids of a prompt or caption in its layout's wording; none for an empty text."""
+    return _worded(text, _CAPTIONS, layout, tokenizer) if text else []
+
+
+def question_ids(text: str, layout: TaskLayout, tokenizer: TextTokenizer) -> list[int]:
+    """Ids of a question in its layout's wording; none where nothing is asked.
+
+    Raises:
+      DataError: if the layout asks a question and there is none.
+    """
+    asks = any(segment.name == "question" for segment in layout.segments)
+    if asks and not text:
+        raise DataError(
+            f"rows of task {layout.task!r} ask a question about their image, but it is "
+            "empty; set data.question, or give one question per image."
+        )
+    return _worded(text, ("question",), layout, tokenizer) if asks else []
+
+
+def _worded(
+    text: str, names: tuple[str, ...], layout: TaskLayout, tokenizer: TextTokenizer
+) -> list[int]:
+    wording = next((s.wording for s in layout.segments if s.name in names), "{}")
+    return tokenizer.encode(wording.replace("{}", text))
 
 
 def document(
@@ -67,6 +99,8 @@ def document(
     *,
     caption_ids: Sequence[int] | None,
     image: np.ndarray | None,
+    codes: np.ndarray | None = None,
+    question_ids: Sequence[int] = (),
     drop_prompt: bool = False,
     where: str = "this row",
 ) -> Document:
@@ -76,17 +110,30 @@ def document(
       layout: of the task.
       config: how the image becomes codes or patches.
       vocabulary: the ids.
-      caption_ids: text ids of the prompt or caption, without END. None holds the slots
-        of the caption or text open; a prompt that is None is empty.
+      caption_ids: text ids of the prompt or caption, without the end token. None holds
+        the slots of the caption or text open; a prompt that is None is empty.
       image: uint8 [image_size, image_size, image_channels], or None to hold its slots
         open (patches are zero).
+      codes: int32 [N], the image's codes, if a learned tokenizer has made them; None
+        for grey levels of the image.
+      question_ids: text ids of a question about the image.
       drop_prompt: leaves the prompt empty although there is a caption.
       where: names the row in messages.
 
     Raises:
       DataError: if something does not fit its slots, or a segment is unknown.
     """
-    given = _Given(layout.task, config, vocabulary, caption_ids, image, drop_prompt)
+    given = _Given(
+        layout,
+        config,
+        vocabulary,
+        caption_ids,
+        question_ids,
+        image,
+        codes,
+        drop_prompt,
+        where,
+    )
     tokens: dict[str, Sequence[int]] = {}
     patch_NP = None
     for segment in layout.segments:
@@ -96,25 +143,25 @@ def document(
         else:
             tokens[segment.name] = given.tokens(segment)
             num_tokens = len(tokens[segment.name])
-        _check_fits(segment, num_tokens, given, where)
+        _check_fits(segment, num_tokens, given)
     return Document(tokens, patch_NP)
 
 
 def image_ids(
-    image: np.ndarray, config: DataConfig, vocabulary: Vocabulary, line_length: int
+    code_N: np.ndarray, vocabulary: Vocabulary, line_length: int
 ) -> list[int]:
-    """Ids of an image's codes, with END_OF_LINE after every line.
+    """Ids of an image's codes, with the end of a line after every line.
 
     Args:
-      image: uint8 [image_size, image_size, image_channels].
-      config: how the image becomes codes.
+      code_N: integers from 0, in raster order.
       vocabulary: the ids.
       line_length: codes per line, dividing the codes of an image; 0 for no line ends.
     """
-    code_N = pixels_to_codes(image, config) + vocabulary.image_start
+    code_N = np.asarray(code_N) + vocabulary.image_start
     if line_length:
         lines = code_N.reshape(-1, line_length)
-        ended = np.pad(lines, ((0, 0), (0, 1)), constant_values=vocabulary.END_OF_LINE)
+        end = vocabulary.special.end_of_line
+        ended = np.pad(lines, ((0, 0), (0, 1)), constant_values=end)
         code_N = ended.reshape(-1)
     return code_N.tolist()
 
@@ -123,42 +170,40 @@ def image_ids(
 class _Given:
     """What is known of a row."""
 
-    task: str
+    layout: TaskLayout
     config: DataConfig
     vocabulary: Vocabulary
     caption_ids: Sequence[int] | None
+    question_ids: Sequence[int]
     image: np.ndarray | None
+    codes: np.ndarray | None
     drop_prompt: bool
+    where: str
 
     def tokens(self, segment: SegmentSpec) -> Sequence[int]:
         """A discrete segment's ids."""
-        vocabulary = self.vocabulary
+        if segment.ids:
+            return segment.ids
         match segment.name:
-            case "begin":
-                return [vocabulary.BEGIN]
-            case "task":
-                return [vocabulary.task_token(self.task)]
-            case "begin_image":
-                return [vocabulary.BEGIN_IMAGE]
-            case "end_image":
-                return [vocabulary.END_IMAGE]
-            case "end":
-                return [vocabulary.END]
             case "prompt":
                 return [] if self.drop_prompt else list(self.caption_ids or ())
+            case "question":
+                return list(self.question_ids)
             case "caption" | "text":
                 if self.caption_ids is None:
-                    return [vocabulary.PADDING] * segment.num_slots
-                return [*self.caption_ids, vocabulary.END]
+                    return [PADDING] * segment.num_slots
+                return [*self.caption_ids, self.vocabulary.special.end]
             case "image":
-                if self.image is None:
-                    return [vocabulary.PADDING] * segment.num_slots
+                if self.image is None and self.codes is None:
+                    return [PADDING] * segment.num_slots
                 return image_ids(
-                    self.image, self.config, vocabulary, segment.line_length
+                    codes_of(self.image, self.codes, self.config, self.where),
+                    self.vocabulary,
+                    segment.line_length,
                 )
         raise DataError(
-            f"segment {segment.name!r} of task {self.task!r} has no content; name it "
-            "begin, task, prompt, begin_image, image, end_image, caption, text or end."
+            f"segment {segment.name!r} of task {self.layout.task!r} has no content; "
+            "give it ids, or name it prompt, question, image, caption or text."
         )
 
     def patches(self) -> np.ndarray:
@@ -169,17 +214,17 @@ class _Given:
         return pixels_to_patches(self.image, config)
 
 
-def _check_fits(
-    segment: SegmentSpec, num_tokens: int, given: _Given, where: str
-) -> None:
-    slots = f"the {segment.name!r} segment of task {given.task!r}"
+def _check_fits(segment: SegmentSpec, num_tokens: int, given: _Given) -> None:
+    where, task = given.where, given.layout.task
+    slots = f"the {segment.name!r} segment of task {task!r}"
     if segment.name == "image" and num_tokens != segment.num_slots:
         raise DataError(
             f"the image of {where} is {num_tokens} tokens but {slots} has "
             f"{segment.num_slots} slots; make the layout from the same data config."
         )
     if num_tokens > segment.num_slots:
+        name = "question" if segment.name == "question" else "caption"
         raise DataError(
             f"the text of {where} is {num_tokens} tokens but {slots} has "
-            f"{segment.num_slots} slots; shorten it or enlarge data.caption_tokens."
+            f"{segment.num_slots} slots; shorten it or enlarge data.{name}_tokens."
         )

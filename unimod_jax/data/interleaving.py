@@ -1,11 +1,11 @@
-"""From a record to an interleaved document: BEGIN, its parts in random order, END.
+"""From a record to an interleaved document: its parts in random order, with markers.
 
     caption    caption ids
-    image      BEGIN_IMAGE, codes or patches, END_IMAGE
-    speech     BEGIN_SPEECH, units, END_SPEECH; only if the record has speech
+    image      codes or patches, between the image markers
+    speech     units, between the speech markers; only if the record has speech
 
-Markers are text. Where the layout says so, images are bidirectional, and one that comes
-before its caption is noised less.
+The document stands between the begin and end token. Markers are text. Where the layout
+says so, images are bidirectional, and one that comes before its caption is noised less.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.documents import image_ids
 from unimod_jax.data.image_codec import pixels_to_patches
+from unimod_jax.data.image_codes import codes_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.layout import (
@@ -25,7 +26,6 @@ from unimod_jax.layout import (
     InterleavedLayout,
     Slots,
     Span,
-    special_tokens,
 )
 
 
@@ -67,23 +67,24 @@ def interleave(
     if record.speech is not None and layout.num_slots(SPEECH):
         names.append(SPEECH)
     order = [names[place] for place in rng.permutation(len(names))]
-    spans = [Span(TEXT, [special_tokens.BEGIN])]
+    special = layout.special
+    spans = [Span(TEXT, [special.begin])]
     for name in order:
         if name == TEXT:
             spans.append(_caption(caption, record, config, tokenizer))
         elif name == IMAGE:
             precedes_text = order.index(IMAGE) < order.index(TEXT)
             image = _image(record, layout, config, tokenizer, precedes_text)
-            markers = special_tokens.BEGIN_IMAGE, special_tokens.END_IMAGE
+            markers = special.begin_image, special.end_image
             spans += _between(markers, image)
         else:
             start = tokenizer.vocabulary.speech_start
             units = [start + unit for unit in record.speech or ()]
-            markers = special_tokens.BEGIN_SPEECH, special_tokens.END_SPEECH
+            markers = special.begin_speech, special.end_speech
             spans += _between(
                 markers, Span(SPEECH, units, SPEECH in layout.bidirectional)
             )
-    spans.append(Span(TEXT, [special_tokens.END]))
+    spans.append(Span(TEXT, [special.end]))
     return InterleavedDocument(tuple(spans), record.key)
 
 
@@ -114,7 +115,8 @@ def _image(
     bidirectional = IMAGE in layout.bidirectional
     if not layout.patches_per_image:
         vocabulary = tokenizer.vocabulary
-        ids = image_ids(record.image, config, vocabulary, layout.line_length)
+        codes = codes_of(record.image, record.codes, config, record.key)
+        ids = image_ids(codes, vocabulary, layout.line_length)
         return Span(IMAGE, ids, bidirectional)
     return Span(
         IMAGE,

@@ -21,6 +21,7 @@ from unimod_jax.data.row_templates import stack_rows
 from unimod_jax.layout import (
     InterleavedDocument,
     InterleavedLayout,
+    SpecialTokens,
     TokenGroup,
     lay_out_documents,
 )
@@ -62,7 +63,11 @@ class PackedBatches(grain.IterDataset[TokenGroup]):
                 f"and {process_count} processes share a batch; use a multiple."
             )
         slots = tuple(layout.slots for layout in layouts)
-        self.buckets = CountBuckets(layouts[0].row_length if layouts else 0, slots)
+        self.buckets = CountBuckets(
+            layouts[0].row_length if layouts else 0,
+            slots,
+            layouts[0].special if layouts else SpecialTokens(),
+        )
         self.documents = documents
         self.layouts = tuple(layouts)
         self.batch_size = batch_size

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from unimod_jax.data.record_schema import DataError
 from unimod_jax.data.splitting import split_document
-from unimod_jax.layout import InterleavedDocument, Slots
+from unimod_jax.layout import InterleavedDocument, Slots, SpecialTokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,12 @@ class CountBuckets:
     Attributes:
       row_length: slots per row, the same in every bucket.
       buckets: slots per modality, one program each; the first that fits is used.
+      special: the markers that stay with what they open or close.
     """
 
     row_length: int
     buckets: tuple[Slots, ...]
+    special: SpecialTokens = SpecialTokens()
 
     def __post_init__(self) -> None:
         """Checks that there is a bucket and that each has `row_length` slots."""
@@ -160,7 +162,11 @@ def pieces_of(
     """
     if buckets.fitting(document.num_tokens()) is not None:
         return [document]
-    parts = split_document(document, buckets.buckets) if split_text else None
+    parts = (
+        split_document(document, buckets.buckets, buckets.special)
+        if split_text
+        else None
+    )
     if parts is None:
         raise _too_long(document, buckets)
     return parts

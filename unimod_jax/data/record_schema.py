@@ -46,6 +46,7 @@ class Record:
       label: the image's class, or None if the data set has none.
       key: names the record in messages; unique within its split.
       speech: units of the record spoken, or None if the data set has no speech.
+      codes: int32 [N] of the image, if a learned tokenizer has made them.
     """
 
     image: np.ndarray
@@ -53,6 +54,7 @@ class Record:
     label: int | None
     key: str
     speech: tuple[int, ...] | None = None
+    codes: np.ndarray | None = None
 
 
 def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) -> Record:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from unimod_jax.layout import Document, TaskLayout, TokenGroup, lay_out, special_tokens
+from unimod_jax.layout import PADDING, Document, TaskLayout, TokenGroup, lay_out
 
 
 class RowTemplates:
@@ -33,9 +33,7 @@ class RowTemplates:
         """
         names = [segment.name for segment in self._layout.segments]
         most = self._layout.row_length + 1
-        id_of_number_BT = np.full(
-            (len(documents), most), special_tokens.PADDING, np.int32
-        )
+        id_of_number_BT = np.full((len(documents), most), PADDING, np.int32)
         lengths_B = []
         for row, document in enumerate(documents):
             tokens = [document.tokens.get(name, ()) for name in names]

@@ -7,27 +7,25 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from unimod_jax.layout import TEXT, InterleavedDocument, Slots, Span, special_tokens
-
-_OPENING = (special_tokens.BEGIN_IMAGE, special_tokens.BEGIN_SPEECH)
-_CLOSING = (special_tokens.END_IMAGE, special_tokens.END_SPEECH)
+from unimod_jax.layout import TEXT, InterleavedDocument, Slots, Span, SpecialTokens
 
 
 def split_document(
-    document: InterleavedDocument, buckets: Sequence[Slots]
+    document: InterleavedDocument, buckets: Sequence[Slots], special: SpecialTokens
 ) -> list[InterleavedDocument] | None:
     """Parts of a document, each as long as fits an empty row, in order.
 
     Args:
       document: to be cut.
       buckets: slots per modality that a row may have; a part fits one of them.
+      special: which ids are the markers.
 
     Returns:
       The parts, or None if something that stays whole fits no row.
     """
     parts: list[list[Span]] = [[]]
     held: collections.Counter[str] = collections.Counter()
-    todo = collections.deque(_units(document.spans))
+    todo = collections.deque(_units(document.spans, special))
     while todo:
         unit = todo.popleft()
         count = collections.Counter(InterleavedDocument(unit).num_tokens())
@@ -65,33 +63,37 @@ def _free_text(count: Mapping[str, int], buckets: Sequence[Slots]) -> int | None
     )
 
 
-def _units(spans: Sequence[Span]) -> list[tuple[Span, ...]]:
+def _units(spans: Sequence[Span], special: SpecialTokens) -> list[tuple[Span, ...]]:
     """What may stand in different rows: bits of text, and other spans with markers."""
+    opening = (special.begin_image, special.begin_speech)
+    closing = (special.end_image, special.end_speech)
     units: list[tuple[Span, ...]] = []
     for span in spans:
         if not _may_be_cut(span):
-            units.append((*_taken_from_the_end(units), span))
+            units.append((*_taken_from_the_end(units, opening), span))
             continue
         after_whole = units and not _may_be_cut(units[-1][-1])
-        if after_whole and len(span.tokens) and span.tokens[0] in _CLOSING:
-            closing, span = _cut(span, 1)
-            units[-1] = (*units[-1], closing)
+        if after_whole and len(span.tokens) and span.tokens[0] in closing:
+            marker, span = _cut(span, 1)
+            units[-1] = (*units[-1], marker)
         units.append((span,))
     return [unit for unit in units if any(span.num_tokens for span in unit)]
 
 
-def _taken_from_the_end(units: list[tuple[Span, ...]]) -> tuple[Span, ...]:
+def _taken_from_the_end(
+    units: list[tuple[Span, ...]], opening: tuple[int, ...]
+) -> tuple[Span, ...]:
     """Takes an opening marker from the end of the text before; nothing without one."""
     if not units:
         return ()
     *others, text = units[-1]
     if others or not _may_be_cut(text):
         return ()
-    if not len(text.tokens) or text.tokens[-1] not in _OPENING:
+    if not len(text.tokens) or text.tokens[-1] not in opening:
         return ()
-    before, opening = _cut(text, len(text.tokens) - 1)
+    before, marker = _cut(text, len(text.tokens) - 1)
     units[-1] = (before,)
-    return (opening,)
+    return (marker,)
 
 
 def _may_be_cut(span: Span) -> bool:

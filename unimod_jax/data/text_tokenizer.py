@@ -2,14 +2,19 @@
 
 Text is lower-cased and split at spaces and punctuation; frequent words become single
 tokens. The word boundary is part of a token ("▁seven"), so decoding restores spaces.
+Released models bring tokenizers of their own (`unimod_jax.data.released`), which are
+used just as they are.
 """
 
 import dataclasses
+import functools
 import os
 import types
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from unimod_jax.data.record_schema import DataError
 from unimod_jax.data.vocabulary import Vocabulary
@@ -44,18 +49,25 @@ class TextTokenizer:
         ids = self._encoded.get(text)
         if ids is None:
             start = self.vocabulary.text_start
-            ids = tuple(start + piece for piece in self.pieces.encode(text).ids)
+            # What begins and ends a row is the template's to say, not the file's.
+            encoded = self.pieces.encode(text, add_special_tokens=False)
+            ids = tuple(start + piece for piece in encoded.ids)
             if len(self._encoded) < REMEMBERED_TEXTS:
                 self._encoded[text] = ids
         return list(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of some ids; everything outside the text range is dropped."""
-        start = self.vocabulary.text_start
-        pieces = [int(token) - start for token in ids]
-        known = self.pieces.get_vocab_size()
-        text = self.pieces.decode([piece for piece in pieces if 0 <= piece < known])
-        return " ".join(text.split())
+        """The text of some ids, trimmed; everything that is not text is dropped."""
+        start, is_word = self.vocabulary.text_start, self.is_word
+        known = [int(token) for token in ids if 0 <= token < len(is_word)]
+        pieces = [token - start for token in known if is_word[token]]
+        text = self.pieces.decode(pieces)
+        return " ".join(text.split()) if self.vocabulary.one_line else text.strip()
+
+    @functools.cached_property
+    def is_word(self) -> np.ndarray:
+        """Which ids of the vocabulary are this tokenizer's text, boolean [V]."""
+        return self.vocabulary.is_word(self.pieces.get_vocab_size())
 
     @classmethod
     def train(cls, captions: Iterable[str], vocabulary: Vocabulary) -> "TextTokenizer":
@@ -63,7 +75,7 @@ class TextTokenizer:
 
         Raises DataError if the captions use more characters than there are text ids.
         """
-        library = _library()
+        library = tokenizers_library()
         pieces = library.Tokenizer(library.models.BPE(unk_token=UNKNOWN))
         normalizers, splits = library.normalizers, library.pre_tokenizers
         pieces.normalizer = normalizers.Sequence(
@@ -74,7 +86,7 @@ class TextTokenizer:
         )
         pieces.decoder = library.decoders.Metaspace()
         trainer = library.trainers.BpeTrainer(
-            vocab_size=vocabulary.text_vocabulary_size,
+            vocab_size=vocabulary.text_pieces,
             special_tokens=[UNKNOWN],
             show_progress=False,
         )
@@ -97,37 +109,48 @@ class TextTokenizer:
 
         Raises DataError if the file is missing, damaged, or too large a vocabulary.
         """
+        pieces = read_pieces(path, "train the tokenizer again")
         where = f"tokenizer file {os.fspath(path)!r}"
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"cannot read {where} ({error}); train the tokenizer again."
-            ) from error
-        library = _library()
-        try:
-            pieces = library.Tokenizer.from_str(text)
-        # The library raises bare Exception on JSON that it does not understand.
-        except Exception as error:
-            raise DataError(
-                f"{where} is damaged ({error}); train the tokenizer again."
-            ) from error
         return cls(_that_fits(pieces, vocabulary, where), vocabulary)
+
+
+def read_pieces(path: str | os.PathLike[str], remedy: str) -> "tokenizers.Tokenizer":
+    """Reads a tokenizer in the JSON format of the `tokenizers` library.
+
+    Args:
+      path: the file.
+      remedy: what to do about a bad one, for messages.
+
+    Raises:
+      DataError: if the file is missing or damaged.
+    """
+    where = f"tokenizer file {os.fspath(path)!r}"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {where} ({error}); {remedy}.") from error
+    try:
+        return tokenizers_library().Tokenizer.from_str(text)
+    # The library raises bare Exception on JSON that it does not understand.
+    except Exception as error:
+        raise DataError(f"{where} is damaged ({error}); {remedy}.") from error
 
 
 def _that_fits(
     pieces: "tokenizers.Tokenizer", vocabulary: Vocabulary, where: str
 ) -> "tokenizers.Tokenizer":
     size = pieces.get_vocab_size()
-    if size > vocabulary.text_vocabulary_size:
+    if size > vocabulary.text_pieces:
         raise DataError(
-            f"{where} use {size} text ids but data.text_vocabulary_size is "
-            f"{vocabulary.text_vocabulary_size}; enlarge it."
+            f"{where} use {size} text ids but the vocabulary has "
+            f"{vocabulary.text_pieces} for them; enlarge data.text_vocabulary_size, or "
+            "give the tokenizer that belongs to the model."
         )
     return pieces
 
 
-def _library() -> types.ModuleType:
+def tokenizers_library() -> types.ModuleType:
+    """The `tokenizers` library, imported when it is first used."""
     # Its threads only get in the way of forks, and captions are short.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import tokenizers

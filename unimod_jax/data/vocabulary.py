@@ -1,85 +1,108 @@
 """One id space: special and task tokens, text, image codes, then speech units."""
 
 import dataclasses
-from typing import ClassVar
+
+import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.record_schema import DataError
-from unimod_jax.layout import special_tokens
+from unimod_jax.layout import PADDING, SpecialTokens
+
+FIRST_TEXT_ID = 16
+"""Native text ids follow the special ones and a few that are kept free."""
 
 _ROUND_TO = 32
 """Embedding rows come in multiples of this, so that they shard and tile evenly."""
 
+type Runs = tuple[tuple[int, int], ...]
+"""Ids as [start, end) runs of consecutive ones."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Which id means what; a pure function of the data config.
+    """Which id means what: a table, native or of a released model.
 
-    The special ids of `layout.special_tokens` come first, then one token per task, then
-    text ids [text_start, image_start) and image codes [image_start, image_start +
-    image_levels), and speech units after those.
+    Natively the special ids come first, then text, image codes and speech units, all of
+    it a pure function of the data config. Released models have their text first, or
+    their image codes (`unimod_jax.data.released`).
 
     Attributes:
-      text_vocabulary_size: ids reserved for text.
-      image_levels: ids of image codes.
-      speech_units: ids of speech units.
+      special: ids of markers, mask and tasks.
+      text_start: id of the text tokenizer's piece 0.
+      text_pieces: most pieces that the text tokenizer may have.
+      words: ids that are text, and may be written as text.
+      image_start: id of image code 0; the others follow in order.
+      image_codes: how many image codes there are.
+      speech_start: id of speech unit 0; the others follow in order.
+      speech_units: how many speech units there are.
+      rows: embedding rows; 0 for all ids, rounded up to a multiple of 32.
+      one_line: whether decoded text has its white space joined to single spaces, as
+        native captions do; if not it is as the tokenizer gives it.
     """
 
-    text_vocabulary_size: int
-    image_levels: int
+    special: SpecialTokens
+    text_start: int
+    text_pieces: int
+    words: tuple[tuple[int, int], ...]
+    image_start: int
+    image_codes: int
+    speech_start: int = 0
     speech_units: int = 0
+    rows: int = 0
+    one_line: bool = True
 
-    PADDING: ClassVar[int] = special_tokens.PADDING
-    BEGIN: ClassVar[int] = special_tokens.BEGIN
-    END: ClassVar[int] = special_tokens.END
-    BEGIN_IMAGE: ClassVar[int] = special_tokens.BEGIN_IMAGE
-    END_IMAGE: ClassVar[int] = special_tokens.END_IMAGE
-    MASK: ClassVar[int] = special_tokens.MASK
-    BEGIN_SPEECH: ClassVar[int] = special_tokens.BEGIN_SPEECH
-    END_SPEECH: ClassVar[int] = special_tokens.END_SPEECH
-    END_OF_LINE: ClassVar[int] = special_tokens.END_OF_LINE
-    TEXT_TO_IMAGE: ClassVar[int] = special_tokens.NUM_SPECIAL
-    """Task token, as are the next three."""
-    IMAGE_TO_TEXT: ClassVar[int] = special_tokens.NUM_SPECIAL + 1
-    TEXT_ONLY: ClassVar[int] = special_tokens.NUM_SPECIAL + 2
-    INTERLEAVED: ClassVar[int] = special_tokens.NUM_SPECIAL + 3
-    text_start: ClassVar[int] = special_tokens.NUM_SPECIAL + 4
+    def __post_init__(self) -> None:
+        """Checks that the ids fit the embedding rows; DataError with both numbers."""
+        if self.rows and self.used > self.rows:
+            raise DataError(
+                f"the vocabulary uses {self.used} ids but the model has {self.rows} "
+                "embedding rows; give the tokenizer files that belong to the model."
+            )
+
+    @classmethod
+    def native(
+        cls, text_pieces: int, image_levels: int, speech_units: int = 0
+    ) -> "Vocabulary":
+        """This library's own order of ids."""
+        image_start = FIRST_TEXT_ID + text_pieces
+        return cls(
+            SpecialTokens(),
+            FIRST_TEXT_ID,
+            text_pieces,
+            ((FIRST_TEXT_ID, image_start),),
+            image_start,
+            image_levels,
+            image_start + image_levels,
+            speech_units,
+        )
 
     @classmethod
     def of(cls, config: DataConfig) -> "Vocabulary":
-        """The vocabulary of a data config."""
-        return cls(
+        """The native vocabulary of a data config."""
+        return cls.native(
             config.text_vocabulary_size, config.image_levels, config.speech_units
         )
 
     @property
-    def image_start(self) -> int:
-        """Id of image code 0."""
-        return self.text_start + self.text_vocabulary_size
-
-    @property
-    def speech_start(self) -> int:
-        """Id of speech unit 0."""
-        return self.image_start + self.image_levels
-
-    @property
     def used(self) -> int:
-        """Number of ids."""
-        return self.speech_start + self.speech_units
+        """One more than the largest id."""
+        return max(
+            *(marker + 1 for marker in self.special.ids),
+            *(end for _, end in self.words),
+            self.image_start + self.image_codes,
+            self.speech_start + self.speech_units,
+            PADDING + 1,
+        )
 
     @property
     def size(self) -> int:
-        """Number of embedding rows: all ids, rounded up to a multiple of 32."""
-        return -(-self.used // _ROUND_TO) * _ROUND_TO
+        """Number of embedding rows."""
+        return self.rows or -(-self.used // _ROUND_TO) * _ROUND_TO
 
-    def task_token(self, task: str) -> int:
-        """Id of a task's token; DataError for a task without one."""
-        tokens = {
-            "text_to_image": self.TEXT_TO_IMAGE,
-            "image_to_text": self.IMAGE_TO_TEXT,
-            "text_only": self.TEXT_ONLY,
-            "interleaved": self.INTERLEAVED,
-        }
-        if task not in tokens:
-            raise DataError(f"task {task!r} has no token; use one of {sorted(tokens)}.")
-        return tokens[task]
+    def is_word(self, known_pieces: int) -> np.ndarray:
+        """Which ids are text of a tokenizer of so many pieces, boolean [size]."""
+        is_word = np.zeros(self.size, bool)
+        for start, end in self.words:
+            is_word[start:end] = True
+        is_word[self.text_start + known_pieces :] = False
+        return is_word

@@ -127,7 +127,7 @@ def _chart(
 def _config_groups(
     config: Mapping[str, Any],
 ) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The experiment's parts, each with its fields and values as text."""
+    """The experiment's parts that it has, each with its fields and values as text."""
 
     def fields(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         found = []
@@ -139,7 +139,7 @@ def _config_groups(
                 found.append((prefix + name, text))
         return found
 
-    return [(name, fields(tree)) for name, tree in config.items()]
+    return [(name, fields(tree)) for name, tree in config.items() if tree is not None]
 
 
 def words(name: str) -> str:

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.data import RowTemplates, document
+from unimod_jax.data import (
+    RowTemplates,
+    caption_ids,
+    document,
+    encode_batch,
+    question_ids,
+)
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation.text_decoder import without_line_ends
@@ -100,12 +106,19 @@ def routing_maps(
 
 
 def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Document:
+    layout = trained.layout(task)
+    data, tokenizer = trained.experiment.data, trained.tokenizer
+    codes_N = None
+    if not trained.experiment.objective.continuous_images:
+        codes_N = encode_batch([image], trained.codec, 1)[0]
     return document(
-        trained.layout(task),
-        trained.experiment.data,
+        layout,
+        data,
         trained.assembly.vocabulary,
-        caption_ids=trained.tokenizer.encode(caption),
+        caption_ids=caption_ids(caption, layout, tokenizer),
+        question_ids=question_ids(data.question, layout, tokenizer),
         image=image,
+        codes=codes_N,
     )
 
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from unimod_jax.data import (
     RowTemplates,
-    codes_to_pixels,
+    caption_ids,
     document,
+    encode_batch,
     patches_to_pixels,
+    question_ids,
 )
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation import GuidedRows, caption_images, draw_images
@@ -56,30 +58,29 @@ class Sampler:
         layout = self._trained.layout(TEXT_TO_IMAGE)
         templates = RowTemplates(layout)
         documents = [self._prompted(prompt) for prompt in prompts]
-        without = templates.stack([self._prompted(None)] * self._batch_size)
-        scale, key = experiment.sampling.guidance, jax.random.key(seed)
-        to_pixels = (
-            patches_to_pixels
-            if experiment.objective.continuous_images
-            else codes_to_pixels
-        )
-        images = []
+        sampling, key = experiment.sampling, jax.random.key(seed)
+        away = self._prompted(sampling.negative_prompt)
+        without = templates.stack([away] * self._batch_size)
+        images = [_no_images(self._trained)]
         for index, (rows, num_rows) in enumerate(
             in_batches(documents, self._batch_size)
         ):
-            guided = GuidedRows.pair(templates.stack(rows), without, scale)
+            guided = GuidedRows.pair(templates.stack(rows), without, sampling.guidance)
             batch_key = jax.random.fold_in(key, index)
             drawn = np.asarray(
                 self._draw_batch(self._trained.variables, guided, batch_key)
             )
-            images += [to_pixels(one, experiment.data) for one in drawn[:num_rows]]
-        return np.stack(images) if images else _no_images(self._trained)
+            images.append(_pictures(self._trained, drawn)[:num_rows])
+        return np.concatenate(images)
 
-    def caption(self, images: Sequence[np.ndarray]) -> list[str]:
+    def caption(
+        self, images: Sequence[np.ndarray], questions: Sequence[str] = ()
+    ) -> list[str]:
         """The greedy caption of each image, cut at its end token.
 
         Args:
           images: uint8 [image_size, image_size, image_channels] each.
+          questions: one per image, for a template that asks; none for the run's own.
 
         Raises:
           DataError: if an image has another size.
@@ -88,36 +89,51 @@ class Sampler:
         trained = self._trained
         layout = trained.layout(IMAGE_TO_TEXT)
         templates = RowTemplates(layout)
-        documents = [
+        asked = questions or [trained.experiment.data.question] * len(images)
+        captions = []
+        for batch, num_rows in in_batches(
+            list(zip(images, asked, strict=True)), self._batch_size
+        ):
+            shown = templates.stack(self._shown(batch))
+            ids = np.asarray(self._caption_batch(trained.variables, shown))
+            captions += [self._text_of(row) for row in ids[:num_rows]]
+        return captions
+
+    def _shown(self, batch: Sequence[tuple[np.ndarray, str]]) -> list[Document]:
+        """Rows that show images, and perhaps ask about them, with a caption open."""
+        trained = self._trained
+        layout = trained.layout(IMAGE_TO_TEXT)
+        codes: list[np.ndarray | None] = [None] * len(batch)
+        if not trained.experiment.objective.continuous_images:
+            images = [image for image, _ in batch]
+            codes = list(encode_batch(images, trained.codec, len(batch)))
+        return [
             document(
                 layout,
                 trained.experiment.data,
                 trained.assembly.vocabulary,
                 caption_ids=None,
+                question_ids=question_ids(question, layout, trained.tokenizer),
                 image=image,
+                codes=code_N,
             )
-            for image in images
+            for (image, question), code_N in zip(batch, codes, strict=True)
         ]
-        captions = []
-        for rows, num_rows in in_batches(documents, self._batch_size):
-            shown = templates.stack(rows)
-            ids = np.asarray(self._caption_batch(trained.variables, shown))
-            captions += [self._text_of(row) for row in ids[:num_rows]]
-        return captions
 
-    def _prompted(self, prompt: str | None) -> Document:
+    def _prompted(self, prompt: str) -> Document:
         trained = self._trained
+        layout = trained.layout(TEXT_TO_IMAGE)
         return document(
-            trained.layout(TEXT_TO_IMAGE),
+            layout,
             trained.experiment.data,
             trained.assembly.vocabulary,
-            caption_ids=trained.tokenizer.encode(prompt or ""),
+            caption_ids=caption_ids(prompt, layout, trained.tokenizer),
             image=None,
             where=f"the prompt {prompt!r}",
         )
 
     def _text_of(self, ids: np.ndarray) -> str:
-        ended = np.flatnonzero(ids == self._trained.assembly.vocabulary.END)
+        ended = np.flatnonzero(ids == self._trained.assembly.vocabulary.special.end)
         return self._trained.tokenizer.decode(ids[: ended[0]] if len(ended) else ids)
 
 
@@ -145,11 +161,10 @@ def _drawing(trained: TrainedRun) -> Callable:
 
 
 def _captioning(trained: TrainedRun) -> Callable:
-    vocabulary = trained.assembly.vocabulary
-    ids = np.arange(vocabulary.size)
-    known = trained.tokenizer.pieces.get_vocab_size()
-    is_text = (ids >= vocabulary.text_start) & (ids < vocabulary.text_start + known)
-    allowed = is_text | (ids == vocabulary.END)
+    # The model may have more rows than the vocabulary has ids.
+    allowed = np.zeros(trained.assembly.vocabulary_size, bool)
+    allowed[: len(trained.tokenizer.is_word)] = trained.tokenizer.is_word
+    allowed[trained.assembly.vocabulary.special.end] = True
 
     def caption(variables: dict, shown: TokenGroup) -> jax.Array:
         return caption_images(
@@ -159,6 +174,14 @@ def _captioning(trained: TrainedRun) -> Callable:
         )
 
     return caption
+
+
+def _pictures(trained: TrainedRun, drawn: np.ndarray) -> np.ndarray:
+    """uint8 images [B, Y, X, channels] of codes [B, N] or patches [B, N, P]."""
+    if not trained.experiment.objective.continuous_images:
+        return trained.codec.decode(drawn)
+    data = trained.experiment.data
+    return np.stack([patches_to_pixels(patch_NP, data) for patch_NP in drawn])
 
 
 def _no_images(trained: TrainedRun) -> np.ndarray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from unimod_jax.data import TextTokenizer
+from unimod_jax.data import GreyLevels, ImageCodec, TextTokenizer
 from unimod_jax.generation import BoundModel
 from unimod_jax.layout import TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
@@ -29,6 +29,7 @@ class TrainedRun:
       experiment: what was trained.
       assembly: what follows from the experiment.
       tokenizer: the run's own.
+      codec: how its images become codes and back.
       model: the model.
       variables: its parameters and router thresholds, on one device.
       step: the step of the checkpoint they come from.
@@ -38,6 +39,7 @@ class TrainedRun:
     experiment: Experiment
     assembly: Assembly
     tokenizer: TextTokenizer
+    codec: ImageCodec
     model: UnifiedModel
     variables: dict
     step: int
@@ -86,7 +88,14 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
         raise _untrained(run)
     state, step = restored
     return TrainedRun(
-        run, experiment, assembly, tokenizer, model, state.variables(), step
+        run,
+        experiment,
+        assembly,
+        tokenizer,
+        GreyLevels(experiment.data),
+        model,
+        state.variables(),
+        step,
     )
 
 

@@ -28,7 +28,6 @@ from unimod_jax.layout import (
     Span,
     TokenGroup,
     lay_out_documents,
-    special_tokens,
 )
 from unimod_jax.objectives import INTERLEAVED
 
@@ -77,12 +76,13 @@ def transcription_accuracy(
 
 
 def _heard(trained: TrainedRun, units: Sequence[int]) -> InterleavedDocument:
-    start = trained.assembly.vocabulary.speech_start
+    vocabulary = trained.assembly.vocabulary
+    start, special = vocabulary.speech_start, vocabulary.special
     return InterleavedDocument(
         (
-            Span(TEXT, [special_tokens.BEGIN, special_tokens.BEGIN_SPEECH]),
+            Span(TEXT, [special.begin, special.begin_speech]),
             Span(SPEECH, [start + unit for unit in units]),
-            Span(TEXT, [special_tokens.END_SPEECH]),
+            Span(TEXT, [special.end_speech]),
         )
     )
 
@@ -95,6 +95,7 @@ def _write_caption(trained: TrainedRun, variables: dict, rows: TokenGroup) -> ja
     words = Grammar(
         trained.assembly.spec.vocabulary_size,
         text=(vocabulary.text_start, vocabulary.text_start + known),
+        special=vocabulary.special,
     )
     # An opened image is never written here: a row rests there, its caption complete.
     words_or_image = dataclasses.replace(
@@ -112,6 +113,7 @@ def _write_caption(trained: TrainedRun, variables: dict, rows: TokenGroup) -> ja
 
 
 def _text_of(trained: TrainedRun, ids: np.ndarray) -> str:
-    stops = (special_tokens.END, special_tokens.BEGIN_IMAGE, NO_TOKEN)
+    special = trained.assembly.vocabulary.special
+    stops = (special.end, special.begin_image, NO_TOKEN)
     ended = np.flatnonzero(np.isin(ids, stops))
     return trained.tokenizer.decode(ids[: ended[0]] if len(ended) else ids)

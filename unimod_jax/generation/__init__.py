@@ -19,7 +19,7 @@ from unimod_jax.generation.document_writer import (
 from unimod_jax.generation.generate import SamplingConfig, caption_images, draw_images
 from unimod_jax.generation.guidance import GuidedRows
 from unimod_jax.generation.looking_ahead import why_not_token_by_token
-from unimod_jax.generation.mask_git import reveal_codes
+from unimod_jax.generation.mask_git import RevealSchedule, reveal_codes
 from unimod_jax.generation.mode_switching import denoise_waiting, write_and_draw
 from unimod_jax.generation.text_decoder import decode_segment
 from unimod_jax.generation.token_sampler import TokenSampler
@@ -30,6 +30,7 @@ __all__ = [
     "DocumentWriter",
     "Grammar",
     "GuidedRows",
+    "RevealSchedule",
     "SamplingConfig",
     "TokenSampler",
     "Writing",

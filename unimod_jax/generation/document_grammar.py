@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.layout import IMAGE, SPEECH, TEXT, special_tokens
+from unimod_jax.layout import ABSENT, IMAGE, PADDING, SPEECH, TEXT, SpecialTokens
 
 type Room = dict[str, jax.Array]
 """Modality -> slots that a row has left for it, int32 [B]."""
@@ -30,7 +30,8 @@ class Grammar:
       speech: [start, end) of the speech units; empty without speech.
       image_slots: slots of every image: its codes and line ends, or its patches; 0
         without images.
-      line_length: codes between two END_OF_LINE of an image; 0 for none.
+      line_length: codes between two ends of lines of an image; 0 for none.
+      special: ids of the markers.
     """
 
     vocabulary_size: int
@@ -39,13 +40,14 @@ class Grammar:
     speech: tuple[int, int] = (0, 0)
     image_slots: int = 0
     line_length: int = 0
+    special: SpecialTokens = SpecialTokens()
 
     def ids(self, *ranges: tuple[int, int], also: tuple[int, ...] = ()) -> jax.Array:
         """Boolean [1, V] of some ranges and some single ids."""
         allowed_1V = np.zeros((1, self.vocabulary_size), bool)
         for start, end in ranges:
             allowed_1V[:, start:end] = True
-        allowed_1V[:, list(also)] = True
+        allowed_1V[:, [marker for marker in also if marker != ABSENT]] = True
         return jnp.asarray(allowed_1V)
 
     @property
@@ -90,13 +92,13 @@ class Progress:
         no_B, zero_B = jnp.zeros(last_id_B.shape, bool), jnp.zeros_like(last_id_B)
         text = cls(room, zero_B, no_B, no_B, zero_B - 1, no_B)
         # The opening token itself has its slot already.
-        opens_B = (last_id_B == special_tokens.BEGIN_IMAGE) & text._fits(
+        opens_B = (last_id_B == grammar.special.begin_image) & text._fits(
             1, IMAGE, grammar.image_slots
         )
-        opens_B |= (last_id_B == special_tokens.BEGIN_SPEECH) & text._fits(1, SPEECH, 1)
-        return text._turned(
-            jnp.where(opens_B, last_id_B, special_tokens.PADDING), grammar
+        opens_B |= (last_id_B == grammar.special.begin_speech) & text._fits(
+            1, SPEECH, 1
         )
+        return text._turned(jnp.where(opens_B, last_id_B, PADDING), grammar)
 
     @property
     def in_image(self) -> jax.Array:
@@ -120,7 +122,7 @@ class Progress:
         allowed_BV = self._allowed_in_text(g)
         for where_B, ids_BV in (
             (self.in_image, self._allowed_in_image(g)),
-            (self.closing, g.ids(also=(special_tokens.END_IMAGE,))),
+            (self.closing, g.ids(also=(g.special.end_image,))),
             (self.speaking, self._allowed_in_speech(g)),
         ):
             allowed_BV = jnp.where(where_B[:, None], ids_BV, allowed_BV)
@@ -129,24 +131,24 @@ class Progress:
     def _allowed_in_text(self, grammar: Grammar) -> jax.Array:
         """Words, the end, and the openings of what fits with its two markers."""
         g = grammar
-        allowed_BV = g.ids(g.text, also=(special_tokens.END,))
+        allowed_BV = g.ids(g.text, also=(g.special.end,))
         if g.image_slots:
             fits_B1 = self._fits(2, IMAGE, g.image_slots)[:, None]
-            opening_1V = g.ids(also=(special_tokens.BEGIN_IMAGE,))
+            opening_1V = g.ids(also=(g.special.begin_image,))
             allowed_BV = allowed_BV | (fits_B1 & opening_1V)
         if g.speech[1] > g.speech[0]:
             fits_B1 = self._fits(2, SPEECH, 1)[:, None]
-            opening_1V = g.ids(also=(special_tokens.BEGIN_SPEECH,))
+            opening_1V = g.ids(also=(g.special.begin_speech,))
             allowed_BV = allowed_BV | (fits_B1 & opening_1V)
         return allowed_BV
 
     def _allowed_in_image(self, grammar: Grammar) -> jax.Array:
-        """Codes, and nothing but END_OF_LINE where a line ends."""
+        """Codes, and nothing but the end of a line where a line ends."""
         g = grammar
         if not g.line_length:
             return g.ids(g.image)
         ends_line_B = self.raster(g) % (g.line_length + 1) == g.line_length
-        end_1V = g.ids(also=(special_tokens.END_OF_LINE,))
+        end_1V = g.ids(also=(g.special.end_of_line,))
         return jnp.where(ends_line_B[:, None], end_1V, g.ids(g.image))
 
     def _allowed_in_speech(self, grammar: Grammar) -> jax.Array:
@@ -155,7 +157,7 @@ class Progress:
         repeats_BV = every_1V == self.last_unit[:, None]
         has_room_B1 = (self.room[SPEECH] > 0)[:, None]
         units_BV = grammar.ids(grammar.speech) & has_room_B1 & ~repeats_BV
-        return units_BV | grammar.ids(also=(special_tokens.END_SPEECH,))
+        return units_BV | grammar.ids(also=(grammar.special.end_speech,))
 
     def advance(self, token_id_B: jax.Array, grammar: Grammar) -> "Progress":
         """After one more token of every row."""
@@ -182,11 +184,11 @@ class Progress:
     def _turned(self, token_id_B: jax.Array, grammar: Grammar) -> "Progress":
         """What the last token leads to; its slot has been counted before."""
         left_B = jnp.maximum(self.image_left - 1, 0)
-        opens_B = token_id_B == special_tokens.BEGIN_IMAGE
+        opens_B = token_id_B == grammar.special.begin_image
         left_B = jnp.where(opens_B, grammar.image_slots, left_B)
         closing_B = self.image_left == 1
-        speaking_B = self.speaking | (token_id_B == special_tokens.BEGIN_SPEECH)
-        speaking_B &= token_id_B != special_tokens.END_SPEECH
+        speaking_B = self.speaking | (token_id_B == grammar.special.begin_speech)
+        speaking_B &= token_id_B != grammar.special.end_speech
         in_text_B = (left_B == 0) & ~closing_B & ~speaking_B
         is_full_B = in_text_B & (self.room[TEXT] <= 0)
         return Progress(
@@ -195,5 +197,5 @@ class Progress:
             closing=closing_B,
             speaking=speaking_B,
             last_unit=jnp.where(speaking_B, token_id_B, -1),
-            ended=(token_id_B == special_tokens.END) | is_full_B,
+            ended=(token_id_B == grammar.special.end) | is_full_B,
         )

@@ -9,7 +9,7 @@ import numpy as np
 from unimod_jax.generation.bound_model import BoundModel
 from unimod_jax.generation.diffusion_sampler import denoise_patches
 from unimod_jax.generation.guidance import GuidedRows
-from unimod_jax.generation.mask_git import reveal_codes
+from unimod_jax.generation.mask_git import RevealSchedule, reveal_codes
 from unimod_jax.generation.text_decoder import decode_segment, without_line_ends
 from unimod_jax.generation.token_sampler import TokenSampler
 from unimod_jax.layout import with_segments
@@ -27,6 +27,9 @@ class SamplingConfig:
       top_k: next-token sampling among the k likeliest only (Emu3: 2048); 0 among all.
       top_p: next-token sampling among the likeliest that together have this probability
         (Chameleon: 0.9); 1 among all.
+      compounding: whether parallel decoding cools as Show-o's released code does, see
+        `RevealSchedule`.
+      negative_prompt: what guidance leads away from, in place of no prompt (Emu3).
     """
 
     guidance: float = 1.0
@@ -34,11 +37,18 @@ class SamplingConfig:
     num_steps: int = 16
     top_k: int = 0
     top_p: float = 1.0
+    compounding: bool = False
+    negative_prompt: str = ""
 
     @property
     def tokens(self) -> TokenSampler:
         """How next tokens are drawn."""
         return TokenSampler(self.temperature, self.top_k, self.top_p)
+
+    @property
+    def schedule(self) -> RevealSchedule:
+        """How parallel decoding reveals codes."""
+        return RevealSchedule(self.num_steps, self.temperature, self.compounding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +104,7 @@ def _(objective: MaskedImage, model, guided, sampling, codes, key):
         guided,
         codes.start,
         codes.count,
-        sampling.num_steps,
-        sampling.temperature,
+        sampling.schedule,
         key,
     )
 

@@ -1,7 +1,9 @@
 """Classifier-free guidance (2207.12598): rows with and without prompt, side by side.
 
 `guided = without + scale * (with - without)`; scale 1 is no guidance and costs nothing,
-because then only the rows with a prompt are run. Show-o's g is scale - 1.
+because then only the rows with a prompt are run. Show-o's g is scale - 1. Chameleon
+adds a term for rows that keep a prompt's images; a prompt of text alone has none, so
+its published scales are then a scale of 3.
 """
 
 import dataclasses

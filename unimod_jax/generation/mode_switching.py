@@ -19,7 +19,6 @@ from unimod_jax.generation.diffusion_sampler import (
 )
 from unimod_jax.generation.document_writer import NO_TOKEN, DocumentWriter, Writing
 from unimod_jax.generation.new_tokens import one_image_each
-from unimod_jax.layout import special_tokens
 
 
 def denoise_waiting(
@@ -61,7 +60,7 @@ def denoise_waiting(
         caches=caches,
         position_B=writing.position_B + num_patches * every_waits_B.astype(jnp.int32),
     )
-    close_B = jnp.full_like(progress.image_left, special_tokens.END_IMAGE)
+    close_B = jnp.full_like(progress.image_left, writer.grammar.special.end_image)
     return patch_BNP, writer.append(drawn, close_B, waiting_B)
 
 
@@ -89,7 +88,8 @@ def write_and_draw(
 
     Returns:
       Row -> what was added to it, in order: int32 [T] ids, and float32 [N, P] patches.
-      Ids before an image end with BEGIN_IMAGE; END_IMAGE goes without saying.
+      Ids before an image end with the token that opens it; the one that closes it
+      goes without saying.
     """
     writing = _start(writer)
     added: list[list[np.ndarray]] = [[] for _ in range(writer.guided.num_images)]

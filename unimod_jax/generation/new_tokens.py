@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from unimod_jax.generation.row_slices import without_patches
 from unimod_jax.layout import (
     IMAGE,
+    PADDING,
     SPEECH,
     TEXT,
     InterleavedLayout,
     TokenGroup,
     TokenStream,
-    special_tokens,
 )
 
 
@@ -112,7 +112,7 @@ def one_image_each(
     raster_1N = jnp.arange(num_patches, dtype=jnp.int32)[None, :]
     stream = _stream(
         jnp.broadcast_to(drawn_B[:, None], (rows.num_rows, num_patches)),
-        token_id_BT=jnp.full_like(raster_1N, special_tokens.PADDING),
+        token_id_BT=jnp.full_like(raster_1N, PADDING),
         modality_BT=jnp.full_like(raster_1N, layout.modalities.index(IMAGE)),
         position_BT=position_B[:, None] + raster_1N,
         window_end_BT=position_B[:, None] + num_patches,
@@ -140,9 +140,9 @@ def _stream(
 
     nothing_BT = jnp.full(held_BT.shape, -1, jnp.int32)
     return TokenStream(
-        token_id_BT=slots(token_id_BT, special_tokens.PADDING),
+        token_id_BT=slots(token_id_BT, PADDING),
         modality_BT=slots(modality_BT, -1),
-        target_id_BT=jnp.full_like(nothing_BT, special_tokens.PADDING),
+        target_id_BT=jnp.full_like(nothing_BT, PADDING),
         target_modality_BT=nothing_BT,
         position_BT=slots(position_BT, -1),
         window_start_BT=jnp.zeros_like(nothing_BT),

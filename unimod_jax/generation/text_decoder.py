@@ -12,7 +12,7 @@ from unimod_jax.generation.bound_model import BoundModel
 from unimod_jax.generation.guidance import GuidedRows
 from unimod_jax.generation.row_slices import slots_before, slots_of, without_patches
 from unimod_jax.generation.token_sampler import TokenSampler
-from unimod_jax.layout import special_tokens, with_segments
+from unimod_jax.layout import with_segments
 
 
 def decode_segment(
@@ -51,7 +51,7 @@ def decode_segment(
         id_B = sampler(guided.combine(logits_BV), allowed_1V, key)
         if line_length:
             ends_line = offset % (line_length + 1) == line_length
-            id_B = jnp.where(ends_line, special_tokens.END_OF_LINE, id_B)
+            id_B = jnp.where(ends_line, layout.special.end_of_line, id_B)
         return id_B
 
     def step(carry, offset):
@@ -72,7 +72,7 @@ def decode_segment(
 
 
 def without_line_ends(id_BT: jax.Array, line_length: int) -> jax.Array:
-    """The codes of images [B, T] whose every `line_length` codes END_OF_LINE ends."""
+    """The codes of images [B, T] whose every `line_length` codes a token ends."""
     if not line_length:
         return id_BT
     lines = id_BT.reshape(len(id_BT), -1, line_length + 1)[:, :, :line_length]

@@ -11,12 +11,11 @@ The legend of suffix letters, used on arrays everywhere in this project:
     L  layers of a scanned run          R  rotary pairs (half the dimensions that turn)
     A  parts of a sum, one for each device that shares a projection (tensor parallelism)
 
-Reading order: `modality`, `row_layout`, `task`, `document`, `token_batch`,
-`visibility`, `targets`, `interleaved`, `typical_documents`, `attention_order`,
-`sequence_order`, `rotary`.
+Reading order: `modality`, `special_tokens`, `templates`, `row_layout`, `task`,
+`document`, `token_batch`, `visibility`, `targets`, `interleaved`, `typical_documents`,
+`attention_order`, `sequence_order`, `rotary`.
 """
 
-from unimod_jax.layout import special_tokens
 from unimod_jax.layout.attention_order import AttentionOrder, join_order
 from unimod_jax.layout.document import Document, lay_out
 from unimod_jax.layout.interleaved import (
@@ -30,7 +29,14 @@ from unimod_jax.layout.modality import IMAGE, SPEECH, TEXT, Stream
 from unimod_jax.layout.rotary import apply_rotary, rotary_phase
 from unimod_jax.layout.row_layout import RowLayout
 from unimod_jax.layout.sequence_order import SequenceOrder, sequence_order
+from unimod_jax.layout.special_tokens import ABSENT, PADDING, SpecialTokens
 from unimod_jax.layout.task import SegmentSpec, TaskLayout, with_segments
+from unimod_jax.layout.templates import (
+    Piece,
+    Templates,
+    causal_templates,
+    masked_templates,
+)
 from unimod_jax.layout.token_batch import (
     AttentionGeometry,
     TokenGroup,
@@ -43,7 +49,9 @@ from unimod_jax.layout.visibility import (
 )
 
 __all__ = [
+    "ABSENT",
     "IMAGE",
+    "PADDING",
     "SPEECH",
     "TEXT",
     "AttentionGeometry",
@@ -51,24 +59,28 @@ __all__ = [
     "Document",
     "InterleavedDocument",
     "InterleavedLayout",
+    "Piece",
     "RowLayout",
     "SegmentSpec",
     "SequenceOrder",
     "Slots",
     "Span",
+    "SpecialTokens",
     "Stream",
     "TaskLayout",
+    "Templates",
     "TokenGroup",
     "TokenStream",
     "UnifiedBatch",
     "apply_rotary",
+    "causal_templates",
     "document_windows",
     "join_order",
     "lay_out",
     "lay_out_documents",
+    "masked_templates",
     "rotary_phase",
     "sequence_order",
-    "special_tokens",
     "visible_matrix",
     "with_segments",
 ]

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from unimod_jax.layout import special_tokens
 from unimod_jax.layout.modality import IMAGE
+from unimod_jax.layout.special_tokens import PADDING
 from unimod_jax.layout.targets import next_token_targets
 from unimod_jax.layout.task import TaskLayout
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
@@ -88,7 +88,7 @@ def _slots_in_sequence_order(
         num_tokens = held_by[segment.name]
         slot = np.arange(segment.num_slots)
         held = slot < num_tokens
-        token_id = np.full(segment.num_slots, special_tokens.PADDING)
+        token_id = np.full(segment.num_slots, PADDING)
         if not segment.continuous:
             token_id[:num_tokens] = document.tokens.get(segment.name, ())
         stream = layout.stream_names.index(layout.stream_of(segment).name)

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from unimod_jax.layout import special_tokens
 from unimod_jax.layout.attention_order import (
     AttentionOrder,
     attention_order,
     join_order,
 )
-from unimod_jax.layout.modality import IMAGE, Stream, modalities_of
+from unimod_jax.layout.modality import IMAGE, SPEECH, Stream, modalities_of
+from unimod_jax.layout.special_tokens import PADDING, SpecialTokens
 from unimod_jax.layout.targets import next_token_targets
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
 from unimod_jax.layout.typical_documents import typical_documents
@@ -42,12 +42,13 @@ class InterleavedLayout:
       patch_size: P, values of a continuous patch; 0 where images are codes.
       bidirectional: modalities whose spans see themselves in both directions, as images
         do in Transfusion; Chameleon has none.
-      line_length: codes of an image between two END_OF_LINE; 0 for none.
+      line_length: codes of an image between two ends of lines; 0 for none.
       captioned_time: how far training may noise an image that precedes its text.
       causal: whether tokens are revealed one by one, so that a router may not look
         ahead; rows of several documents have no other generation.
       documents_per_row: about how many documents a row packs, which the counts do not
         say. It decides only in which order attention reads the rows.
+      special: ids of the markers.
     """
 
     task: str
@@ -60,9 +61,10 @@ class InterleavedLayout:
     captioned_time: float = 1.0
     causal: bool = True
     documents_per_row: int = 1
+    special: SpecialTokens = SpecialTokens()
 
     def __post_init__(self) -> None:
-        """Checks that each modality is stored, and that images are whole."""
+        """Checks that modalities are stored, images whole, and markers known."""
         for modality, _ in self.slots:
             if modality not in self.modalities:
                 raise ValueError(
@@ -81,6 +83,11 @@ class InterleavedLayout:
                 f"task {self.task!r} has {self.documents_per_row} documents per row; "
                 "say how many a row typically packs, at least 1."
             )
+        purpose = f"task {self.task!r}"
+        if self.line_length:
+            self.special.require("end_of_line", purpose)
+        if self.num_slots(SPEECH):
+            self.special.require("begin_speech", purpose)
 
     def num_slots(self, modality: str) -> int:
         """Slots per row of a modality; 0 for one that the rows do not hold."""
@@ -233,9 +240,9 @@ def lay_out_documents(
 
 
 _EMPTY = {
-    "token_id_BT": special_tokens.PADDING,
+    "token_id_BT": PADDING,
     "modality_BT": -1,
-    "target_id_BT": special_tokens.PADDING,
+    "target_id_BT": PADDING,
     "target_modality_BT": -1,
     "position_BT": -1,
     "window_start_BT": 0,
@@ -263,7 +270,7 @@ def _tokens_in_sequence_order(
             position += span.num_tokens
             end_T = np.full_like(place, position * span.bidirectional)
             window = document_windows(position_T, end_T, document_start=document_start)
-            ids = span.tokens if span.patches is None else special_tokens.PADDING
+            ids = span.tokens if span.patches is None else PADDING
             is_discrete = span.predicted and span.patches is None
             is_image = span.modality == IMAGE
             modality = layout.modalities.index(span.modality)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from unimod_jax.layout.attention_order import AttentionOrder
 from unimod_jax.layout.modality import Stream
+from unimod_jax.layout.special_tokens import SpecialTokens
 
 
 class RowLayout(Protocol):
@@ -26,6 +27,11 @@ class RowLayout(Protocol):
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities of `streams` in stream order; `modality_BT` indexes them."""
+        ...
+
+    @property
+    def special(self) -> SpecialTokens:
+        """Ids of the markers, the mask and the ends of lines."""
         ...
 
     @property

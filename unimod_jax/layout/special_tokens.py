@@ -1,18 +1,62 @@
-"""The ids every vocabulary starts with, so that all rooms agree on them."""
+"""The ids that are neither text nor codes: markers, the mask, and names of tasks.
+
+They are data, because every released model has its own. Layouts carry them, so whoever
+has rows in hand knows which id closes an image or hides a code.
+"""
+
+import dataclasses
 
 PADDING = 0
-"""Fills empty slots, slots still to be generated, and slots of continuous patches."""
-BEGIN = 1
-END = 2
-BEGIN_IMAGE = 3
-END_IMAGE = 4
-MASK = 5
-"""A hidden image code (Show-o's mask token)."""
+"""Fills slots without a token. No query sees an empty slot, no loss counts it, and a
+slot still to be generated is overwritten before anything sees it, so which id stands
+there never matters: it is 0 in every vocabulary, released ones too."""
 
-BEGIN_SPEECH = 6
-END_SPEECH = 7
-END_OF_LINE = 8
-"""Ends each line of an image's codes (Emu3, arXiv 2409.18869)."""
+ABSENT = -1
+"""The id of a marker that a vocabulary does not have; no token has it."""
 
-NUM_SPECIAL = 12
-"""Reserved ids; a vocabulary's own ids follow them."""
+
+@dataclasses.dataclass(frozen=True)
+class SpecialTokens:
+    """Which id is which marker; this library's own by default, `ABSENT` for none.
+
+    Attributes:
+      begin: begins a row, or its text (Show-o).
+      end: ends a text; generation stops at it.
+      begin_image, end_image: around the codes or patches of an image.
+      mask: a hidden image code (Show-o's mask token).
+      begin_speech, end_speech: around speech units.
+      end_of_line: ends each line of an image's codes (Emu3, arXiv 2409.18869).
+      text_to_image, image_to_text, text_only, interleaved: name the task of a row.
+    """
+
+    begin: int = 1
+    end: int = 2
+    begin_image: int = 3
+    end_image: int = 4
+    mask: int = 5
+    begin_speech: int = 6
+    end_speech: int = 7
+    end_of_line: int = 8
+    text_to_image: int = 12
+    image_to_text: int = 13
+    text_only: int = 14
+    interleaved: int = 15
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """Every id that some marker has."""
+        return frozenset(dataclasses.astuple(self)) - {ABSENT}
+
+    def require(self, name: str, purpose: str) -> int:
+        """The id of a marker that something cannot do without.
+
+        Raises:
+          ValueError: if the vocabulary does not have it.
+        """
+        marker = getattr(self, name)
+        if marker == ABSENT:
+            raise ValueError(
+                f"the vocabulary has no {name!r} token, which {purpose} needs; choose "
+                "another objective or another vocabulary."
+            )
+        return marker

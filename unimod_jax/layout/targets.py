@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from unimod_jax.layout import special_tokens
+from unimod_jax.layout.special_tokens import PADDING
 
 
 def next_token_targets(slots: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -20,7 +20,7 @@ def next_token_targets(slots: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
     """
     token_id, modality = slots["token_id_BT"], slots["modality_BT"]
     in_place = slots["by_itself"] > 0
-    target_id = np.where(in_place, token_id, special_tokens.PADDING)
+    target_id = np.where(in_place, token_id, PADDING)
     target_modality = np.where(in_place, modality, -1)
     held = np.flatnonzero(slots["position_BT"] >= 0)
     predicted = slots["by_predecessor"][held[1:]] > 0

@@ -19,6 +19,7 @@ from unimod_jax.layout.attention_order import (
 )
 from unimod_jax.layout.modality import Stream, modalities_of
 from unimod_jax.layout.row_layout import RowLayout
+from unimod_jax.layout.special_tokens import SpecialTokens
 from unimod_jax.layout.visibility import document_windows
 
 
@@ -38,8 +39,11 @@ class SegmentSpec:
       continuous: its tokens are image patches of real values, not vocabulary ids.
       largest_time: how far training may noise its patches; 1 is pure noise.
         Transfusion caps images that precede their caption at 0.5.
-      line_length: after this many tokens END_OF_LINE has a slot of its own (Emu3's
-        images); 0 for none.
+      line_length: after this many tokens the end of a line has a slot of its own
+        (Emu3's images); 0 for none.
+      ids: what a fixed segment always holds, one per slot; empty for one that records
+        fill.
+      wording: the text around a filled text, with {} in its place; see `Piece`.
     """
 
     name: str
@@ -50,6 +54,8 @@ class SegmentSpec:
     continuous: bool = False
     largest_time: float = 1.0
     line_length: int = 0
+    ids: tuple[int, ...] = ()
+    wording: str = "{}"
 
 
 class SegmentEnds(NamedTuple):
@@ -77,6 +83,7 @@ class TaskLayout:
       reads_whole_row: generation always has the whole row before it (MaskGIT), so a
         router may rank all of it; otherwise selection in causal streams may not look
         ahead.
+      special: ids of the markers.
     """
 
     task: str
@@ -84,9 +91,10 @@ class TaskLayout:
     streams: tuple[Stream, ...]
     prefix_segment: str | None = None
     reads_whole_row: bool = False
+    special: SpecialTokens = SpecialTokens()
 
     def __post_init__(self) -> None:
-        """Checks that each segment has a stream, and that images are of one size."""
+        """Checks streams, sizes of images, fixed ids, and the marker of line ends."""
         for segment in self.segments:
             self.stream_of(segment)
         sizes = {segment.num_slots for segment in self.segments if segment.continuous}
@@ -95,6 +103,15 @@ class TaskLayout:
                 f"task {self.task!r} has continuous images of {sorted(sizes)} patches; "
                 "give all images of a row the same number."
             )
+        for segment in self.segments:
+            if segment.ids and len(segment.ids) != segment.num_slots:
+                raise ValueError(
+                    f"segment {segment.name!r} of task {self.task!r} has "
+                    f"{segment.num_slots} slots for ids {list(segment.ids)}; give it "
+                    "one slot for each."
+                )
+            if segment.line_length:
+                self.special.require("end_of_line", f"task {self.task!r}")
 
     def stream_of(self, segment: SegmentSpec) -> Stream:
         """Returns the stream that stores a segment; ValueError if none does."""
@@ -198,8 +215,8 @@ class TaskLayout:
         """The shortest range of a stream's slots outside of which none has a target.
 
         Which slot predicts a segment's first token depends on how full the segments
-        before it are. Those of one slot are markers, and always hold their token;
-        `lay_out` refuses documents without one that this relies on.
+        before it are. Fixed segments and those of one slot are markers, and always hold
+        their tokens; `lay_out` refuses documents without one that this relies on.
         """
         return _predicting_slots(self).get(stream, slice(0, 0))
 
@@ -266,7 +283,7 @@ def _readers(layout: TaskLayout, index: int) -> list[tuple[str, int, int]]:
         return [(segment.name, 0, segment.num_slots)]
     readers = [(segment.name, 0, segment.num_slots - 1)]
     for previous in reversed(layout.segments[:index]):
-        if previous.continuous:
+        if previous.continuous or previous.ids:
             readers.append((previous.name, previous.num_slots - 1, 1))
             break
         readers.append((previous.name, 0, previous.num_slots))

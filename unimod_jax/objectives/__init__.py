@@ -1,9 +1,9 @@
 """What each task is trained on: three families over the same model.
 
 An objective brings the layouts of its tasks, what it does to a batch before the model
-sees it (`corrupt`), and its loss. Reading order: `objective`, `cross_entropy`,
-`token_loss`, then `next_token` (Chameleon, Emu3), `masked_image` (Show-o),
-`image_diffusion` (Transfusion).
+sees it (`corrupt`), and its loss. Reading order: `objective`, `segments`,
+`cross_entropy`, `token_loss`, then `next_token` (Chameleon, Emu3), `masked_image`
+(Show-o), `image_diffusion` (Transfusion).
 """
 
 from unimod_jax.objectives.image_diffusion import ImageDiffusion

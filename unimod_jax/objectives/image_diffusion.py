@@ -12,13 +12,15 @@ import jax.numpy as jnp
 
 from unimod_jax.layout import (
     IMAGE,
-    TEXT,
     InterleavedLayout,
     SegmentSpec,
+    SpecialTokens,
     Stream,
     TaskLayout,
+    Templates,
     TokenGroup,
     UnifiedBatch,
+    causal_templates,
 )
 from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
@@ -32,6 +34,7 @@ from unimod_jax.objectives.objective import (
     SequenceSizes,
     TaskWeights,
 )
+from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
 from unimod_jax.objectives.token_loss import token_loss
 
 _SCHEDULE_OFFSET = 0.008
@@ -76,10 +79,13 @@ class ImageDiffusion:
         return True
 
     def layouts(
-        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+        self,
+        sizes: SequenceSizes,
+        streams: tuple[Stream, ...],
+        templates: Templates | None = None,
     ) -> dict[str, TaskLayout | InterleavedLayout]:
         """Patches see their own image, the rest is causal."""
-        begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
+        t = templates or causal_templates(SpecialTokens())
         image = SegmentSpec(
             "image",
             IMAGE,
@@ -88,26 +94,19 @@ class ImageDiffusion:
             predicted_by="itself",
             continuous=True,
         )
-        end_image = SegmentSpec("end_image", TEXT, 1)
-        to_image = (
-            begin,
-            SegmentSpec("prompt", TEXT, sizes.caption_tokens),
-            SegmentSpec("begin_image", TEXT, 1),
-            image,
-            end_image,
-        )
-        to_text = (
-            begin,
-            SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
-            dataclasses.replace(image, largest_time=self.time_cap),
-            end_image,
-            SegmentSpec("caption", TEXT, sizes.caption_tokens + 1),
-        )
-        text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
+        captioned = dataclasses.replace(image, largest_time=self.time_cap)
         layouts: dict[str, TaskLayout | InterleavedLayout] = {
-            TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, to_image, streams),
-            IMAGE_TO_TEXT: TaskLayout(IMAGE_TO_TEXT, to_text, streams),
-            TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
+            task: TaskLayout(
+                task,
+                segments_of(pieces, sizes, shown, all_but_what_is_given),
+                streams,
+                special=t.special,
+            )
+            for task, pieces, shown in (
+                (TEXT_TO_IMAGE, t.text_to_image, image),
+                (IMAGE_TO_TEXT, t.image_to_text, captioned),
+                (TEXT_ONLY, t.text_only, image),
+            )
         }
         if sizes.interleaved_slots:
             layouts[INTERLEAVED] = InterleavedLayout(
@@ -119,6 +118,7 @@ class ImageDiffusion:
                 bidirectional=(IMAGE,),
                 captioned_time=self.time_cap,
                 documents_per_row=sizes.interleaved_documents,
+                special=t.special,
             )
         return layouts
 

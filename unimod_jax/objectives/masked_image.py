@@ -6,21 +6,24 @@ every token and predict the caption token by token.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from unimod_jax.layout import (
     IMAGE,
-    TEXT,
     SegmentSpec,
+    SpecialTokens,
     Stream,
     TaskLayout,
+    Templates,
     TokenGroup,
     UnifiedBatch,
-    special_tokens,
+    masked_templates,
     with_segments,
 )
+from unimod_jax.layout.templates import Pieces
 from unimod_jax.models import GroupOutput
 from unimod_jax.objectives.objective import (
     IMAGE_TO_TEXT,
@@ -30,6 +33,11 @@ from unimod_jax.objectives.objective import (
     Noise,
     SequenceSizes,
     TaskWeights,
+)
+from unimod_jax.objectives.segments import (
+    only_what_is_written,
+    seen_both_ways,
+    segments_of,
 )
 from unimod_jax.objectives.token_loss import token_loss
 
@@ -53,44 +61,37 @@ class MaskedImage:
         return False
 
     def layouts(
-        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+        self,
+        sizes: SequenceSizes,
+        streams: tuple[Stream, ...],
+        templates: Templates | None = None,
     ) -> dict[str, TaskLayout]:
         """Rows of the three tasks, with Show-o's omni-attention as windows.
 
-        As in Show-o's code, a row says its task first, and text stands between a begin
-        and an end token (prompting_utils.py).
+        Raises:
+          ValueError: if the vocabulary has no mask token.
         """
-        task, begin, end = (
-            SegmentSpec(name, TEXT, 1, predicted_by="nothing")
-            for name in ("task", "begin", "end")
-        )
-        prompt = SegmentSpec(
-            "prompt", TEXT, sizes.caption_tokens, predicted_by="nothing"
-        )
-        begin_image, end_image = (
-            SegmentSpec(name, TEXT, 1, bidirectional=True, predicted_by="nothing")
-            for name in ("begin_image", "end_image")
-        )
-        hidden_image = SegmentSpec(
-            "image",
-            IMAGE,
-            sizes.image_tokens,
-            bidirectional=True,
-            predicted_by="itself",
-        )
-        shown_image = dataclasses.replace(hidden_image, predicted_by="nothing")
-        to_image = (task, begin, prompt, end, begin_image, hidden_image, end_image)
-        caption = SegmentSpec("caption", TEXT, sizes.caption_tokens + 1)
-        to_text = (task, begin_image, shown_image, end_image, begin, caption)
-        text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
+        t = templates or masked_templates(SpecialTokens())
+        t.special.require("mask", "masked-image training")
+        hidden = SegmentSpec("image", IMAGE, sizes.image_tokens, predicted_by="itself")
+        shown = dataclasses.replace(hidden, predicted_by="nothing")
+        both_ways = ("begin_image", "image", "end_image")
+
+        def row(
+            task: str, pieces: Pieces, image: SegmentSpec, **visibility: Any
+        ) -> TaskLayout:
+            segments = segments_of(pieces, sizes, image, only_what_is_written)
+            segments = seen_both_ways(segments, both_ways)
+            return TaskLayout(task, segments, streams, special=t.special, **visibility)
+
         return {
-            TEXT_TO_IMAGE: TaskLayout(
-                TEXT_TO_IMAGE, to_image, streams, reads_whole_row=True
+            TEXT_TO_IMAGE: row(
+                TEXT_TO_IMAGE, t.text_to_image, hidden, reads_whole_row=True
             ),
-            IMAGE_TO_TEXT: TaskLayout(
-                IMAGE_TO_TEXT, to_text, streams, prefix_segment="end_image"
+            IMAGE_TO_TEXT: row(
+                IMAGE_TO_TEXT, t.image_to_text, shown, prefix_segment="end_image"
             ),
-            TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
+            TEXT_ONLY: row(TEXT_ONLY, t.text_only, shown),
         }
 
     def corrupt(
@@ -145,7 +146,7 @@ def hide_image_codes(group: TokenGroup, hidden_BN: jax.Array) -> TokenGroup:
     stream = group.streams[stream_name]
     image = slice(start, start + num_codes)
     token_id_BN = jnp.where(
-        hidden_BN, special_tokens.MASK, stream.token_id_BT[:, image]
+        hidden_BN, group.layout.special.mask, stream.token_id_BT[:, image]
     )
     target_BN = jnp.where(hidden_BN, stream.target_modality_BT[:, image], -1)
     return group.with_stream(

@@ -10,13 +10,15 @@ import jax
 
 from unimod_jax.layout import (
     IMAGE,
-    TEXT,
     InterleavedLayout,
     SegmentSpec,
+    SpecialTokens,
     Stream,
     TaskLayout,
+    Templates,
     TokenGroup,
     UnifiedBatch,
+    causal_templates,
 )
 from unimod_jax.models import GroupOutput
 from unimod_jax.objectives.objective import (
@@ -29,6 +31,7 @@ from unimod_jax.objectives.objective import (
     SequenceSizes,
     TaskWeights,
 )
+from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
 from unimod_jax.objectives.token_loss import token_loss
 
 
@@ -53,33 +56,28 @@ class NextToken:
         return False
 
     def layouts(
-        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+        self,
+        sizes: SequenceSizes,
+        streams: tuple[Stream, ...],
+        templates: Templates | None = None,
     ) -> dict[str, TaskLayout | InterleavedLayout]:
         """Rows of the three tasks and interleaved ones, all causal."""
-        begin = SegmentSpec("begin", TEXT, 1, predicted_by="nothing")
+        t = templates or causal_templates(SpecialTokens())
         image = SegmentSpec(
             "image", IMAGE, sizes.image_slots, line_length=sizes.image_line
         )
-        end_image = SegmentSpec("end_image", TEXT, 1)
-        to_image = (
-            begin,
-            SegmentSpec("prompt", TEXT, sizes.caption_tokens),
-            SegmentSpec("begin_image", TEXT, 1),
-            image,
-            end_image,
-        )
-        to_text = (
-            begin,
-            SegmentSpec("begin_image", TEXT, 1, predicted_by="nothing"),
-            image,
-            end_image,
-            SegmentSpec("caption", TEXT, sizes.caption_tokens + 1),
-        )
-        text_only = (begin, SegmentSpec("text", TEXT, sizes.caption_tokens + 1))
         layouts: dict[str, TaskLayout | InterleavedLayout] = {
-            TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, to_image, streams),
-            IMAGE_TO_TEXT: TaskLayout(IMAGE_TO_TEXT, to_text, streams),
-            TEXT_ONLY: TaskLayout(TEXT_ONLY, text_only, streams),
+            task: TaskLayout(
+                task,
+                segments_of(pieces, sizes, image, all_but_what_is_given),
+                streams,
+                special=t.special,
+            )
+            for task, pieces in (
+                (TEXT_TO_IMAGE, t.text_to_image),
+                (IMAGE_TO_TEXT, t.image_to_text),
+                (TEXT_ONLY, t.text_only),
+            )
         }
         if sizes.interleaved_slots:
             layouts[INTERLEAVED] = InterleavedLayout(
@@ -88,6 +86,7 @@ class NextToken:
                 sizes.interleaved_slots,
                 line_length=sizes.image_line,
                 documents_per_row=sizes.interleaved_documents,
+                special=t.special,
             )
         return layouts
 

@@ -11,6 +11,7 @@ from unimod_jax.layout import (
     RowLayout,
     Slots,
     Stream,
+    Templates,
     TokenGroup,
     UnifiedBatch,
 )
@@ -38,11 +39,13 @@ class SequenceSizes:
       caption_tokens: slots of a prompt; a caption has one more for its end token.
       image_tokens: discrete codes of an image.
       image_patches: continuous patches of an image.
-      image_line: codes per line of an image that ends with END_OF_LINE; 0 for no lines.
+      image_line: codes per line of an image, if a token ends each; 0 for no lines.
       patch_size: P, values of a continuous patch.
       interleaved_slots: (modality, slots) of rows of packed documents; empty without
         such rows.
       interleaved_documents: about how many documents such a row packs.
+      question_tokens: slots of a question about an image, with the wording around it;
+        0 without questions.
     """
 
     caption_tokens: int
@@ -52,6 +55,7 @@ class SequenceSizes:
     patch_size: int = 0
     interleaved_slots: Slots = ()
     interleaved_documents: int = 1
+    question_tokens: int = 0
 
     @property
     def image_slots(self) -> int:
@@ -91,9 +95,12 @@ class Objective(Protocol):
         ...
 
     def layouts(
-        self, sizes: SequenceSizes, streams: tuple[Stream, ...]
+        self,
+        sizes: SequenceSizes,
+        streams: tuple[Stream, ...],
+        templates: Templates | None = None,
     ) -> Mapping[str, RowLayout]:
-        """Task -> layout of its rows."""
+        """Task -> layout of its rows; None for the objective's own templates."""
         ...
 
     def corrupt(

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 from typing import Literal
 
-from unimod_jax.data import DataConfig, Vocabulary, worst_case_slots
+from unimod_jax.data import DataConfig, Notation, Vocabulary, worst_case_slots
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.generation.generate import ImageCodes
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, RowLayout
@@ -126,6 +126,8 @@ class Experiment:
       sampling: how images are drawn after training.
       mesh: how many devices share the work, and along which axes.
       sharding: which axes of arrays are cut over which axes of the mesh.
+      notation: vocabulary and templates of a released model; None for our own, which
+        follow from `data` and `objective`.
     """
 
     objective: NextToken | MaskedImage | ImageDiffusion
@@ -138,6 +140,7 @@ class Experiment:
     sampling: SamplingConfig = SamplingConfig()
     mesh: MeshConfig = MeshConfig()
     sharding: ShardingRules = ShardingRules()
+    notation: Notation | None = None
 
     def __post_init__(self) -> None:
         """Checks that the model has the modalities of its data, and tasks to train."""
@@ -173,7 +176,8 @@ class Assembly:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """Which id means what."""
-        return Vocabulary.of(self.experiment.data)
+        notation = self.experiment.notation
+        return notation.vocabulary if notation else Vocabulary.of(self.experiment.data)
 
     @property
     def vocabulary_size(self) -> int:
@@ -215,6 +219,7 @@ class Assembly:
             data.num_patches,
             image_line=data.image_line,
             patch_size=data.patch_width,
+            question_tokens=data.question_tokens,
         )
         if INTERLEAVED not in self.rows:
             return sizes
@@ -230,7 +235,9 @@ class Assembly:
     def layouts(self) -> dict[str, RowLayout]:
         """Task -> layout, for the tasks that have rows."""
         streams = self.spec.streams
-        every = self.experiment.objective.layouts(self.sizes, streams)
+        notation = self.experiment.notation
+        templates = notation.templates if notation else None
+        every = self.experiment.objective.layouts(self.sizes, streams, templates)
         return {task: every[task] for task in self.rows}
 
     @functools.cached_property
@@ -250,4 +257,4 @@ class Assembly:
     def image_codes(self) -> ImageCodes:
         """Where image codes stand in the vocabulary."""
         v = self.vocabulary
-        return ImageCodes(v.image_start, v.image_levels, v.size)
+        return ImageCodes(v.image_start, v.image_codes, self.vocabulary_size)

@@ -54,6 +54,7 @@ def reduced_twin(
             checkpoint_every=200,
         ),
         mesh=MeshConfig(),
+        notation=None,
     )
 
 
