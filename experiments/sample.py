@@ -1,7 +1,10 @@
 """Draws images for a prompt, or captions an image, with a trained run.
 
 python -m experiments.sample RUN --prompt "a handwritten seven" --out seven.png
-python -m experiments.sample RUN --image scan.png
+python -m experiments.sample RUN --image scan.png another.png
+python -m experiments.sample RUN --image cat.png --question "What colour is it?"
+
+RUN is a training run or a converted model. Prompts and images go through in batches.
 """
 
 import argparse
@@ -16,6 +19,8 @@ from experiments.command_line import (
 )
 
 _LARGEST_BATCH = 64
+_WIDTH = 128
+"""Pixels that an image is enlarged to, where it is smaller."""
 _GAP = 4
 """White pixels between the images of a grid."""
 
@@ -30,10 +35,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt", help="draw images of this text")
-    what.add_argument("--image", type=Path, help="print a caption of this PNG")
+    what.add_argument(
+        "--prompt", nargs="+", metavar="TEXT", help="draw images of these texts"
+    )
+    what.add_argument(
+        "--image",
+        nargs="+",
+        metavar="PNG",
+        type=Path,
+        help="print a caption of each, a line each",
+    )
     parser.add_argument(
-        "--count", type=_positive, default=16, help="images to draw (default: 16)"
+        "--question", help="what to ask about images, of models that are asked"
+    )
+    parser.add_argument(
+        "--count", type=_positive, default=16, help="images of each text (default: 16)"
     )
     parser.add_argument(
         "--out",
@@ -45,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seed", type=_seed, default=0, help="another seed, other images (default: 0)"
     )
     parser.add_argument(
-        "--scale", type=_positive, default=16, help="enlargement (default: 16)"
+        "--scale",
+        type=_positive,
+        help="enlargement (default: what makes small images about 128 pixels wide)",
     )
     options = parser.parse_args(arguments)
     show_log()
@@ -66,22 +84,27 @@ def _draw(options: argparse.Namespace) -> None:
     )
 
     check_writable(options.out)
+    prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
     sampler = Sampler(
-        open_run(options.run), batch_size=min(options.count, _LARGEST_BATCH)
+        open_run(options.run), batch_size=min(len(prompts), _LARGEST_BATCH)
     )
-    images = sampler.draw([options.prompt] * options.count, options.seed)
-    columns = math.ceil(math.sqrt(options.count))
-    write_png(options.out, image_grid(images, columns, options.scale, _GAP))
+    images = sampler.draw(prompts, options.seed)
+    one = len(options.prompt) == 1
+    columns = math.ceil(math.sqrt(options.count)) if one else options.count
+    scale = options.scale or max(1, _WIDTH // images.shape[2])
+    write_png(options.out, image_grid(images, columns, scale, _GAP))
     print(options.out)
 
 
 def _caption(options: argparse.Namespace) -> None:
-    from unimod_jax.data import load_png
     from unimod_jax.evaluation import Sampler, open_run
 
     trained = open_run(options.run)
-    image = load_png(options.image, trained.experiment.data)
-    print(Sampler(trained, batch_size=1).caption([image])[0])
+    images = [trained.codec.read_picture(path) for path in options.image]
+    sampler = Sampler(trained, batch_size=min(len(images), _LARGEST_BATCH))
+    asked = [options.question] * len(images) if options.question else ()
+    for caption in sampler.caption(images, asked):
+        print(caption)
 
 
 def _positive(text: str) -> int:

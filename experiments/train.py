@@ -30,6 +30,7 @@ from experiments.command_line import (
 from unimod_jax.training import (
     ProcessOptions,
     ProfileSteps,
+    StartingPoint,
     start_processes,
 )
 
@@ -43,6 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where to write (default: runs/EXPERIMENT, or runs/EXPERIMENT-tiny)",
     )
     parser.add_argument(
+        "--start-from",
+        type=Path,
+        metavar="DIR",
+        help="a converted model: its architecture and weights, with the experiment's "
+        "towers, routing and recipe",
+    )
+    parser.add_argument(
         "--profile",
         metavar="STEPS",
         help="trace steps into RUN/profile: FIRST:END, or how many after the first few",
@@ -52,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_log()
     with one_sentence_errors():
         program = f"{parser.prog} {known.experiment} [--tiny] [--run-dir DIR]"
-        experiment = override(given_experiment(known), rest, program)
+        experiment, start = given_experiment(known), None
+        if known.start_from is not None:
+            start = StartingPoint.open(known.start_from)
+            experiment = start.adopted_by(experiment)
+        experiment = override(experiment, rest, program)
         profile = ProfileSteps.parse(known.profile) if known.profile else None
         # Imported late: options are checked before JAX starts its devices.
         from unimod_jax.training import train
@@ -60,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run = train(
             experiment,
             known.run_dir or default_directory(known),
+            start=start,
             processes=start_processes(_process_options(known)),
             profile=profile,
         )

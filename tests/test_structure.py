@@ -53,9 +53,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "unimod_jax.convert",
     },
 }
-MAY_IMPORT["unimod_jax.evaluation"] = MAY_IMPORT["unimod_jax.training"] | {
-    "unimod_jax.training"
-}
+_FROM_TRAINING = MAY_IMPORT["unimod_jax.training"] | {"unimod_jax.training"}
+MAY_IMPORT["unimod_jax.evaluation"] = _FROM_TRAINING
+MAY_IMPORT["unimod_jax.released_models"] = _FROM_TRAINING
 MAY_IMPORT["experiments"] = set(MAY_IMPORT)
 
 # Rooms that must import with none of the heavy libraries installed.

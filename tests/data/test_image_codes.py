@@ -60,7 +60,9 @@ def test_a_learned_codec_scales_flattens_and_rounds_down():
         value = (code_Bhw / 127.5 - 1).astype(np.float32) * np.float32(1.5)
         return np.repeat(value.repeat(2, 1).repeat(3, 2)[..., None], 3, axis=3)
 
-    codec = LearnedCodec(pixels.show_o_scale, encoder, decoder, height=2, width=3)
+    codec = LearnedCodec(
+        np.asarray, pixels.show_o_scale, encoder, decoder, height=2, width=3
+    )
     shown = np.random.default_rng(0).integers(0, 256, (4, 4, 9, 3)).astype(np.uint8)
     codes = codec.encode(shown)
     np.testing.assert_array_equal(codes, shown[:, ::2, ::3, 0].reshape(4, 6))

@@ -68,12 +68,16 @@ def _affine(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def model_config(published: Mapping[str, Any]) -> ModelConfig:
-    """The architecture of Show-o's config.json, which tells only the vocabulary.
+    """The architecture of Show-o's config.json.
 
-    Sizes are Phi-1.5's, to which it refers.
+    As released it tells only the vocabulary, and refers to Phi-1.5 for all sizes. Where
+    it holds Phi's fields as well, those count. Norms of queries and keys are there
+    whatever it says: Show-o's code forces them.
 
     Raises:
-      ConversionError: for a vocabulary that is no number.
+      ConversionError: for a field that is no number.
     """
+    if "hidden_size" in published:
+        return dataclasses.replace(phi.model_config(published), qk_norm="layer")
     rows = Fields(published, "Show-o").size("vocab_size")
     return dataclasses.replace(preset("show_o_512").model, vocabulary_size=rows)

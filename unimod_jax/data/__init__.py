@@ -22,6 +22,7 @@ from unimod_jax.data.example_rows import empty_rows, first_rows
 from unimod_jax.data.image_codec import (
     codes_to_pixels,
     load_png,
+    open_picture,
     patches_to_pixels,
     pixels_to_codes,
     pixels_to_patches,
@@ -69,6 +70,7 @@ __all__ = [
     "image_ids",
     "interleave",
     "load_png",
+    "open_picture",
     "open_split",
     "pack",
     "patches_to_pixels",

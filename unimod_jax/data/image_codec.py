@@ -15,6 +15,8 @@ from unimod_jax.data.record_schema import DataError
 from unimod_jax.data.resizing import fit_to_square
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from unimod_jax.data.config import DataConfig
 
 MAX_PIXEL = 255
@@ -120,13 +122,9 @@ def load_png(path: str | os.PathLike[str], config: "DataConfig") -> np.ndarray:
       DataError: if the file is missing or not an 8-bit image, or has another size while
         config.resize is off.
     """
-    where = f"file {str(path)!r}"
-    try:
-        encoded = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {where} ({error}); pass a PNG file.") from error
+    where = _named(path)
     mode = "L" if config.image_channels == 1 else "RGB"
-    image = decode_image(encoded, where, mode)
+    image = decode_image(_bytes_of(path), where, mode)
     if image.shape == _shape(config):
         return image
     if not config.resize:
@@ -135,6 +133,18 @@ def load_png(path: str | os.PathLike[str], config: "DataConfig") -> np.ndarray:
             f"data.image_size is {config.image_size}; scale it or set data.resize."
         )
     return fit_to_square(image, config.image_size)
+
+
+def open_picture(path: str | os.PathLike[str]) -> "Image.Image":
+    """An image file, decoded and otherwise as it is; DataError if it cannot be."""
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(_bytes_of(path)))
+        picture.load()
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        raise _undecodable(_named(path), error) from error
+    return picture
 
 
 def decode_image(encoded: bytes, where: str, mode: str | None = None) -> np.ndarray:
@@ -158,18 +168,38 @@ def decode_image(encoded: bytes, where: str, mode: str | None = None) -> np.ndar
             kept = picture.mode
             mode = mode or ("L" if kept in ("1", "L", "LA") else "RGB")
             image = np.asarray(picture.convert(mode), np.uint8)
-    # PIL reports damage inside a PNG as SyntaxError or ValueError, not only OSError.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        what = " ".join(str(error).split())
-        raise DataError(
-            f"the image of {where} cannot be decoded ({what}); replace it by a PNG."
-        ) from error
+    except (*_DAMAGED, Image.DecompressionBombError) as error:
+        raise _undecodable(where, error) from error
     if kept not in ("1", "L", "LA", "P", "RGB", "RGBA"):
         raise DataError(
             f"the image of {where} has mode {kept!r}; "
             "save it as an 8-bit grey or RGB PNG."
         )
     return image.reshape(*image.shape[:2], 1 if mode == "L" else 3)
+
+
+_DAMAGED = (OSError, SyntaxError, ValueError)
+"""What PIL raises for damage inside a file."""
+
+
+def _named(path: str | os.PathLike[str]) -> str:
+    return f"file {str(path)!r}"
+
+
+def _bytes_of(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {_named(path)} ({error}); pass a PNG file."
+        ) from error
+
+
+def _undecodable(where: str, error: Exception) -> DataError:
+    what = " ".join(str(error).split())
+    return DataError(
+        f"the image of {where} cannot be decoded ({what}); replace it by a PNG."
+    )
 
 
 def _shape(config: "DataConfig") -> tuple[int, int, int]:

@@ -7,14 +7,23 @@ many images at once: beforehand for training (`with_codes`), by the batch for sa
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codec import codes_to_pixels, pixels_to_codes
+from unimod_jax.data.image_codec import (
+    codes_to_pixels,
+    load_png,
+    open_picture,
+    pixels_to_codes,
+)
 from unimod_jax.data.record_schema import DataError, Record
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class ImageCodec(Protocol):
@@ -26,6 +35,10 @@ class ImageCodec(Protocol):
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """int32 [B, N] -> uint8 [B, image_size, image_size, channels]."""
+        ...
+
+    def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """An image file at the size that is encoded; DataError if it cannot be."""
         ...
 
 
@@ -47,20 +60,26 @@ class GreyLevels:
         """The image of each row of levels."""
         return np.stack([codes_to_pixels(row, self.config) for row in codes])
 
+    def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """The file, grey or RGB as the data are; `load_png`."""
+        return load_png(path, self.config)
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnedCodec:
     """A learned image tokenizer behind the same interface.
 
     Attributes:
-      scale: uint8 [B, Y, X, 3] -> what the network reads, float32 in [-1, 1]; each
-        released model has its own (`released.pixels`).
+      picture: a picture of any size -> uint8 [Y, X, 3], as each released model was
+        trained to see it (`released.pixels`).
+      scale: uint8 [B, Y, X, 3] -> what the network reads, float32 in [-1, 1].
       encoder: float32 [B, Y, X, 3] -> integer codes [B, h, w], jitted by its maker.
       decoder: int32 codes [B, h, w] -> float32 [B, Y, X, 3] in about [-1, 1].
       height: h, lines of codes.
       width: w, codes per line.
     """
 
+    picture: Callable[["Image.Image"], np.ndarray]
     scale: Callable[[np.ndarray], np.ndarray]
     encoder: Callable[[np.ndarray], Any]
     decoder: Callable[[np.ndarray], Any]
@@ -80,6 +99,10 @@ class LearnedCodec:
         grid = np.asarray(codes, np.int32).reshape(-1, self.height, self.width)
         unit = (np.clip(np.asarray(self.decoder(grid)), -1.0, 1.0) + 1.0) / 2.0
         return (unit * 255).astype(np.uint8)
+
+    def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """The file, scaled and cropped as published."""
+        return self.picture(open_picture(path))
 
 
 def codes_of(

@@ -119,6 +119,8 @@ def _image(value: Any, config: "DataConfig", where: str) -> np.ndarray:
             "are uint8 [height, width, channels] with pixels 0..255; convert it in the "
             "builder."
         )
+    if image.shape[2] == 1 and config.image_channels == 3:
+        image = np.repeat(image, 3, axis=2)
     if image.shape[2] != config.image_channels:
         raise DataError(
             f"the image of {where} has {image.shape[2]} channels but "

@@ -31,6 +31,7 @@ from unimod_jax.objectives import (
     ImageDiffusion,
     MaskedImage,
 )
+from unimod_jax.training.learned_codec import coded
 
 SEED = 0
 """Of drawings and of the noise in routing maps."""
@@ -76,7 +77,7 @@ def measure(
     data = trained.experiment.data
     prepare(data)
     train_records = open_split(data, data.train_split)
-    records = open_split(data, data.test_split)[:]
+    records = coded(open_split(data, data.test_split)[:], trained.codec, data)
     shown = records[:captions_limit]
     sampler = Sampler(trained)
     has_digits = names_digits(records)
@@ -104,7 +105,9 @@ def measure(
     with _clock(seconds, "decoding"):
         decoding = measure_decoding(trained, records)
     with _clock(seconds, "dense_twin"):
-        twin = compare_with_dense_twin(trained, train_records, seconds=twin_seconds)
+        firsts = train_records[: data.batch_size * data.documents_per_row]
+        firsts = coded(firsts, trained.codec, data)
+        twin = compare_with_dense_twin(trained, firsts, seconds=twin_seconds)
     if twin.realised_saving is None:
         notes.append("No layer is routed, so no FLOPs are saved.")
     return Evaluation(

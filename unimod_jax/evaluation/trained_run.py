@@ -1,4 +1,4 @@
-"""A trained run, opened for use: its newest whole checkpoint and what goes with it.
+"""A trained run or a converted model, opened for use, and what goes with it.
 
 Opening needs the run directory alone: shapes follow from the configuration, the text
 tokenizer is saved beside the checkpoints, and the data set is not touched.
@@ -11,12 +11,14 @@ from pathlib import Path
 import jax
 from flax import linen as nn
 
-from unimod_jax.data import GreyLevels, ImageCodec, TextTokenizer
+from unimod_jax.data import ImageCodec, TextTokenizer
 from unimod_jax.generation import BoundModel
 from unimod_jax.layout import TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
 from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
 from unimod_jax.training.checkpoint import RunCheckpoints
+from unimod_jax.training.converted_weights import load_weights
+from unimod_jax.training.learned_codec import open_codec
 from unimod_jax.training.sharded_step import abstract_state
 
 
@@ -64,7 +66,7 @@ class TrainedRun:
 
 
 def open_run(path: str | os.PathLike[str]) -> TrainedRun:
-    """Opens a run directory at its newest checkpoint that can be read.
+    """Opens a run at its newest checkpoint that can be read, or a converted model.
 
     A checkpoint that cannot be read is named in a warning and passed over.
 
@@ -75,28 +77,34 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
     run = RunDirectory(Path(path))
     experiment = run.read_experiment()
     assembly = Assembly(experiment)
-    if not run.checkpoints.is_dir():
-        raise _untrained(run)
-    tokenizer = TextTokenizer.load(run.tokenizer, assembly.vocabulary)
-    model = UnifiedModel(assembly.spec)
-    checkpoints = RunCheckpoints(run.checkpoints, experiment.training, read_only=True)
-    try:
-        restored = checkpoints.restore(_state_shapes(assembly))
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise _untrained(run)
-    state, step = restored
+    variables, step = _newest_variables(run, assembly)
     return TrainedRun(
         run,
         experiment,
         assembly,
-        tokenizer,
-        GreyLevels(experiment.data),
-        model,
-        state.variables(),
+        TextTokenizer.load(run.tokenizer, assembly.vocabulary),
+        open_codec(run, experiment.data),
+        UnifiedModel(assembly.spec),
+        variables,
         step,
     )
+
+
+def _newest_variables(run: RunDirectory, assembly: Assembly) -> tuple[dict, int]:
+    """Those of the newest checkpoint, or of a converted model, at step 0."""
+    if run.checkpoints.is_dir():
+        training = assembly.experiment.training
+        checkpoints = RunCheckpoints(run.checkpoints, training, read_only=True)
+        try:
+            restored = checkpoints.restore(_state_shapes(assembly))
+        finally:
+            checkpoints.close()
+        if restored is not None:
+            state, step = restored
+            return state.variables(), step
+    if run.weights.is_dir():
+        return load_weights(run.weights, assembly), 0
+    raise _untrained(run)
 
 
 def _untrained(run: RunDirectory) -> RunError:

@@ -24,6 +24,7 @@ from unimod_jax.training.processes import (
 from unimod_jax.training.profile import ProfileSteps
 from unimod_jax.training.reduced_twin import reduced_twin
 from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.starting_point import StartingPoint
 from unimod_jax.training.state import TrainState
 from unimod_jax.training.step import training_step
 
@@ -38,6 +39,7 @@ __all__ = [
     "ProfileSteps",
     "RunDirectory",
     "RunError",
+    "StartingPoint",
     "TaskShares",
     "TrainState",
     "Trainer",

@@ -28,6 +28,7 @@ from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.endings import Preempted
 from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.input_wait import EndWatcher, InputWait
+from unimod_jax.training.learned_codec import coded, open_codec
 from unimod_jax.training.metric_writer import MetricWriter
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.preemption import StopNotice
@@ -37,6 +38,7 @@ from unimod_jax.training.progress import Progress
 from unimod_jax.training.run_directory import RunDirectory, RunError
 from unimod_jax.training.sharded_step import jit_step
 from unimod_jax.training.skipped_steps import METRIC, SkipBudget
+from unimod_jax.training.starting_point import StartingPoint
 from unimod_jax.training.state import TrainState, make_state
 from unimod_jax.training.step import Metrics, Step
 from unimod_jax.training.time_breakdown import TimeBreakdown
@@ -114,6 +116,7 @@ def train(
     experiment: Experiment,
     run_dir: Path,
     *,
+    start: StartingPoint | None = None,
     processes: Processes = ALONE,
     profile: ProfileSteps | None = None,
 ) -> RunDirectory:
@@ -122,6 +125,8 @@ def train(
     Args:
       experiment: what to train.
       run_dir: made if it does not exist; the same for all processes.
+      start: a converted model whose weights a new run starts from, and which the
+        experiment has adopted (`StartingPoint.adopted_by`); None for fresh ones.
       processes: of the run, from `start_processes`.
       profile: which steps to trace.
 
@@ -142,17 +147,13 @@ def train(
         )
     run = RunDirectory(run_dir)
     with processes.together(), StopNotice(processes) as notice:
-        trainer = _open_trainer(experiment, run, processes)
+        trainer = _open_trainer(experiment, run, start, processes)
         config = experiment.training
         checkpoints = RunCheckpoints(run.checkpoints, config, processes=processes)
         steps = None
         try:
             with times.spend("checkpoint"):
-                restored = checkpoints.restore(trainer.state)
-            if restored is not None:
-                trainer.state, step = restored
-                skip_batches(trainer.batches, step)
-                logger.info("resuming %s after step %d", run.path, step)
+                _take_up(trainer, checkpoints, run, start)
             steps = StepLoop(trainer, run, checkpoints, processes, times)
             stopped = steps.run(notice, profile)
         finally:
@@ -168,8 +169,28 @@ def train(
     return run
 
 
+def _take_up(
+    trainer: Trainer,
+    checkpoints: RunCheckpoints,
+    run: RunDirectory,
+    start: StartingPoint | None,
+) -> None:
+    """Goes on from the newest checkpoint, or begins from the weights to start with."""
+    restored = checkpoints.restore(trainer.state)
+    if restored is not None:
+        trainer.state, step = restored
+        skip_batches(trainer.batches, step)
+        logger.info("resuming %s after step %d", run.path, step)
+    elif start is not None:
+        trainer.state = start.started(trainer.state, trainer.assembly)
+        logger.info("starting from the weights of %s", start.run.path)
+
+
 def _open_trainer(
-    experiment: Experiment, run: RunDirectory, processes: Processes
+    experiment: Experiment,
+    run: RunDirectory,
+    start: StartingPoint | None,
+    processes: Processes,
 ) -> Trainer:
     """Claims the run directory and makes the trainer of its experiment."""
     assembly = Assembly(experiment)
@@ -183,7 +204,11 @@ def _open_trainer(
                 f"{run.path}; give a --run-dir on a file system that all hosts share."
             )
         run.claim(experiment)
+        if start is not None and processes.is_first:
+            start.copy_into(run)
         tokenizer = open_tokenizer(run, assembly, records)
+    codec = open_codec(run, experiment.data)
+    records = coded(records, codec, experiment.data)
     for task, layout in layouts.items():
         logger.info("%s rows: %s", task, layout.attention_order)
     dataset = training_batches(

@@ -3,6 +3,10 @@
 config.json       the experiment, every field
 tokenizer.json    the text tokenizer trained on its captions
 checkpoints/      Orbax: state and random key; the step says where the data stand
+weights/          Orbax: parameters of a converted model, which has no checkpoints
+image_tokenizer/  a learned image tokenizer as it was published, if the run has one
+other_tensors/    tensors of the published files that no model of ours has
+published.json    the published files that a converted model came from
 metrics.jsonl     one row per logged step
 tensorboard/      the same for TensorBoard
 time.json         where the time of the last start went
@@ -58,6 +62,26 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Orbax's directory."""
         return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """Parameters of a converted model."""
+        return self.path / "weights"
+
+    @property
+    def image_tokenizer(self) -> Path:
+        """A learned image tokenizer in its published form."""
+        return self.path / "image_tokenizer"
+
+    @property
+    def other_tensors(self) -> Path:
+        """Published tensors that are no parameters of any model here."""
+        return self.path / "other_tensors"
+
+    @property
+    def published(self) -> Path:
+        """Layout and manifest of the files that a converted model came from."""
+        return self.path / "published.json"
 
     @property
     def metrics(self) -> Path:

@@ -5,7 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.data.released.tiny_tokenizers import byte_level, tiktoken, vocabulary_map
+from experiments.checkpoint_tour.tiny_tokenizers import (
+    byte_level,
+    tiktoken,
+    vocabulary_map,
+)
 from tests.layout.rows_in_sequence_order import in_order
 from unimod_jax.data import (
     DataConfig,

@@ -11,7 +11,11 @@ import re
 
 import pytest
 
-from tests.data.released.tiny_tokenizers import byte_level, tiktoken, vocabulary_map
+from experiments.checkpoint_tour.tiny_tokenizers import (
+    byte_level,
+    tiktoken,
+    vocabulary_map,
+)
 from unimod_jax.data import DataError, TextTokenizer
 from unimod_jax.data.released import chameleon, emu3, show_o
 from unimod_jax.data.released.tokenizer_files import runs_of

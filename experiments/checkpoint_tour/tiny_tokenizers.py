@@ -53,12 +53,12 @@ def tiktoken(folder: Path, num_codes: int) -> Path:
     return path
 
 
-def vocabulary_map(folder: Path, num_codes: int) -> Path:
+def vocabulary_map(folder: Path, num_codes: int, letters: str = "▁ehlowrd<?") -> Path:
     """Chameleon's text_tokenizer.json: markers and codes are entries of the map."""
     names = ["<s>", "<pad>", "</s>", "<unk>"]
     names += [f"IMGIMG{spelled(code)}Z" for code in range(num_codes)]
     names += ["<eoss>", "<racm3:break>", "<reserved08705>", "<reserved08706>"]
-    names += [*"▁ehlowrd", "<", "?", "he", "▁w"]
+    names += [*letters, "he", "▁w"]
     names += ["<reserved99999>", "ll"]
     entries = {name: i for i, name in enumerate(names)}
     merges = [("h", "e"), ("▁", "w"), ("l", "l")]

@@ -1,0 +1,1 @@
+"""A tour of released models at tiny sizes, from published files and back."""

@@ -1,0 +1,311 @@
+"""From published files to a converted directory: all of it, or nothing.
+
+Everything small is read and checked first (names and shapes of all tensors, tokenizers,
+configuration), so that a mistake costs seconds and leaves nothing behind; then the
+weights stream into place, and the directory appears by one rename.
+"""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from unimod_jax.convert import (
+    ConversionError,
+    PublishedLayout,
+    Table,
+    TensorFiles,
+    layout_of,
+    new_manifest,
+    open_tensor_files,
+    read_config,
+    read_weights,
+    recognised,
+    write_files,
+)
+from unimod_jax.convert.check_tensors import check_tensors
+from unimod_jax.convert.image_tokenizer_files import (
+    WITHIN,
+    PublishedTokenizer,
+    published_tokenizer,
+)
+from unimod_jax.data import DataConfig, TextTokenizer
+from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
+from unimod_jax.models.config import DENSE
+from unimod_jax.parallel import make_mesh
+from unimod_jax.presets import preset
+from unimod_jax.released_models.families import Family
+from unimod_jax.released_models.provenance import Provenance
+from unimod_jax.training import (
+    Assembly,
+    Experiment,
+    RunDirectory,
+    TrainingConfig,
+)
+from unimod_jax.training.converted_weights import save_weights
+from unimod_jax.training.run_directory import experiment_to_json, write_atomically
+
+OWN_RECORDS = "own_records"
+"""Name of the data set a converted model asks for; `--data.name` changes it."""
+
+_QUESTION_TOKENS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedFiles:
+    """Where the files of a released model are.
+
+    Attributes:
+      weights: a file, an index of shards, or their folder.
+      image_tokenizer: file or folder of the image tokenizer; None if `weights` hold it.
+      text_tokenizer: file or folder; None if it is in the folder of the weights.
+    """
+
+    weights: Path
+    image_tokenizer: Path | None = None
+    text_tokenizer: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the weights lie."""
+        return self.weights if self.weights.is_dir() else self.weights.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """What the converted model has more than the released one.
+
+    Attributes:
+      towers: whether every tower starts as a copy of the released weights.
+      routes: whether tasks are routed as UniMoD does for the family.
+    """
+
+    towers: bool = False
+    routes: bool = False
+
+    def mixture_of_transformers(self) -> MixtureOfTransformers:
+        """Towers of the converted model."""
+        if not self.towers:
+            return DENSE[0]
+        return MixtureOfTransformers(initial_towers="copies")
+
+    def mixture_of_depths(self, family: Family) -> MixtureOfDepths:
+        """Routing of the converted model."""
+        return preset(family.preset).unimod if self.routes else DENSE[1]
+
+
+AS_RELEASED = WarmStart()
+"""The dense model, as it was."""
+
+
+def convert_model(
+    family: Family,
+    published: PublishedFiles,
+    directory: Path,
+    warm_start: WarmStart = AS_RELEASED,
+    image_size: int | None = None,
+    change: Callable[[Experiment], Experiment] = lambda experiment: experiment,
+) -> RunDirectory:
+    """Converts a released model into a directory that opens like a run.
+
+    Args:
+      family: whose model it is.
+      published: its files.
+      directory: must not exist; it appears when everything is in it.
+      warm_start: towers and routes to start from the released weights.
+      image_size: pixels along a side of its images; None is what it was trained on.
+      change: of the experiment, such as options of a command line.
+
+    Raises:
+      ConversionError: for a directory that exists, or files that cannot be read, are
+        not all there, or are of another model.
+      DataError: for tokenizer files that are missing or of another model.
+      ValueError: for options that do not go together.
+    """
+    if directory.exists():
+        raise ConversionError(
+            f"{directory} exists already; give --out a directory that does not, so "
+            "that nothing is overwritten."
+        )
+    source = open_source(family, published)
+    experiment = change(starting_experiment(source, warm_start, image_size))
+    partial = RunDirectory(directory.with_name(f"{directory.name}.partial"))
+    shutil.rmtree(partial.path, ignore_errors=True)
+    partial.path.mkdir(parents=True)
+    try:
+        _write_small_files(source, experiment, partial)
+        save_weights(partial.weights, _read_weights(source, experiment))
+        partial.path.rename(directory)
+    finally:
+        shutil.rmtree(partial.path, ignore_errors=True)
+    return RunDirectory(directory)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A released model, opened and checked, with no weight read.
+
+    Attributes:
+      family: whose it is.
+      files: of the weights.
+      layout: theirs.
+      model: the architecture.
+      table: which tensor is which parameter.
+      image_files: that hold the image tokenizer; perhaps the same files.
+      image_tokenizer: it.
+      text_tokenizer: opened.
+    """
+
+    family: Family
+    files: TensorFiles
+    layout: PublishedLayout
+    model: ModelConfig
+    table: Table
+    image_files: TensorFiles
+    image_tokenizer: PublishedTokenizer
+    text_tokenizer: TextTokenizer
+
+
+def open_source(family: Family, published: PublishedFiles) -> Source:
+    """Opens all files of a released model and checks that they belong together.
+
+    Raises:
+      ConversionError, DataError: as `convert_model`.
+    """
+    files = open_tensor_files(published.weights)
+    layout = _layout(family, files)
+    told = read_config(published.folder)
+    model = layout.model_config(told) if told else preset(family.preset).model
+    table = layout.weights(model, len(files.manifest.files))
+    check_tensors(files, [table], layout.elsewhere)
+    image_files, image_tokenizer = _image_tokenizer(family, files, published)
+    text_tokenizer = family.open_tokenizer(
+        published.text_tokenizer or published.folder,
+        rows=model.vocabulary_size,
+        image_codes=image_tokenizer.tokenizer.num_codes,
+    )
+    return Source(
+        *(family, files, layout, model, table),
+        *(image_files, image_tokenizer, text_tokenizer),
+    )
+
+
+def starting_experiment(
+    source: Source, warm_start: WarmStart, image_size: int | None = None
+) -> Experiment:
+    """The experiment of a converted model: how it reads, draws, and would be trained.
+
+    Objective and recipe are the preset's.
+
+    Args:
+      source, warm_start, image_size: as of `convert_model`.
+
+    Raises:
+      ValueError: for an image size that is no whole number of codes.
+    """
+    family, image_tokenizer = source.family, source.image_tokenizer
+    chosen = preset(family.preset)
+    downsampling = image_tokenizer.tokenizer.downsampling
+    side = image_tokenizer.tokenizer.codes_per_side(image_size or family.image_size)
+    return Experiment(
+        objective=chosen.objective,
+        model=source.model,
+        mot=warm_start.mixture_of_transformers(),
+        mod=warm_start.mixture_of_depths(family),
+        data=DataConfig(
+            name=OWN_RECORDS,
+            label_feature="",
+            image_size=side * downsampling,
+            image_channels=3,
+            image_levels=image_tokenizer.tokenizer.num_codes,
+            image_line=side if family.has_lines else 0,
+            code_size=downsampling,
+            resize=True,
+            caption_tokens=chosen.sizes.caption_tokens,
+            question=family.question,
+            question_tokens=_QUESTION_TOKENS,
+            batch_size=chosen.batch_rows,
+        ),
+        task_shares=family.task_shares,
+        training=TrainingConfig(**dataclasses.asdict(chosen.recipe)),
+        sampling=family.sampling,
+        notation=family.notation(source.text_tokenizer, side),
+    )
+
+
+def copy_tensors(files: TensorFiles, names: Sequence[str], directory: Path) -> None:
+    """Copies some tensors into a new folder, in one file; nothing where there are none.
+
+    Values and dtypes stay as they are.
+    """
+    if not names:
+        return
+    described = {name: (files.shape(name), files.dtype(name)) for name in names}
+    manifest = new_manifest(described, shard_bytes=1 << 62)
+    write_files(
+        manifest, directory, {name: lambda n=name: files.read(n) for name in names}
+    )
+
+
+def _layout(family: Family, files: TensorFiles) -> PublishedLayout:
+    found = recognised(files.names)
+    if found is None or found.name not in family.layouts:
+        wanted = " or ".join(layout_of(name).title for name in family.layouts)
+        looks = f"looks like {found.title}" if found else "is no layout that is known"
+        raise ConversionError(
+            f"{files.path} {looks}, but {family.name} reads {wanted}; give its files, "
+            "or name the family they are of."
+        )
+    return found
+
+
+def _image_tokenizer(
+    family: Family, files: TensorFiles, published: PublishedFiles
+) -> tuple[TensorFiles, PublishedTokenizer]:
+    """The image tokenizer, and the files that hold it."""
+    given = published.image_tokenizer
+    if given is None and not any(name.startswith(WITHIN) for name in files.names):
+        raise ConversionError(
+            f"{files.path} holds no image tokenizer; give the one that was released "
+            "with the model as --image-tokenizer."
+        )
+    found_in = files if given is None else open_tensor_files(given)
+    found = published_tokenizer(found_in)
+    if found.kind != family.image_tokenizer:
+        raise ConversionError(
+            f"{found_in.path} holds {found.kind}, but {family.name} reads and writes "
+            f"codes of {family.image_tokenizer}; give that one."
+        )
+    return found_in, found
+
+
+def _write_small_files(
+    source: Source, experiment: Experiment, run: RunDirectory
+) -> None:
+    """All of a converted directory but the weights."""
+    files, image_files = source.files, source.image_files
+    write_atomically(run.config, experiment_to_json(experiment))
+    source.text_tokenizer.save(run.tokenizer)
+    within = [name for name in image_files.names if name.startswith(WITHIN)]
+    copy_tensors(image_files, within or image_files.names, run.image_tokenizer)
+    kept = {tensor.name for e in source.table.values() for tensor in e.tensors}
+    kept |= set(within if image_files is files else ())
+    rest = [name for name in files.names if name not in kept]
+    copy_tensors(files, rest, run.other_tensors)
+    record = Provenance(source.layout.name, source.model, files.manifest)
+    write_atomically(run.published, record.to_json())
+
+
+def _read_weights(source: Source, experiment: Experiment) -> dict[str, Any]:
+    assembly = Assembly(experiment)
+    return read_weights(
+        source.files,
+        source.table,
+        assembly.spec,
+        assembly.layouts,
+        make_mesh(experiment.mesh),
+        experiment.sharding,
+        elsewhere=source.layout.elsewhere,
+        seed=experiment.training.seed,
+    )

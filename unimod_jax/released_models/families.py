@@ -1,0 +1,120 @@
+"""The families of released models: what belongs together, and how each draws."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from unimod_jax.convert.image_tokenizer_files import (
+    CHAMELEON_VQGAN,
+    MAGVIT_V2,
+    MOVQGAN,
+)
+from unimod_jax.data import Notation, TextTokenizer
+from unimod_jax.data.released import chameleon, emu3, show_o
+from unimod_jax.generation import SamplingConfig
+from unimod_jax.layout import Templates
+from unimod_jax.training import TaskShares
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What the released models of one kind share.
+
+    Attributes:
+      name: how commands call it.
+      layouts: names of its published layouts (`convert.LAYOUTS`).
+      preset: the published sizes, where the files do not tell them.
+      image_tokenizer: kind of its image tokenizer.
+      image_size: pixels along a side of the images it was trained on.
+      has_lines: whether a token ends each line of codes.
+      task_shares: rows of a training step.
+      question: what an image is asked where nothing else is given.
+      sampling: how it draws, as published.
+      read_tokenizer: opens its text tokenizer: (path, rows, image_codes).
+      templates: its rows: (tokenizer, codes along a side).
+    """
+
+    name: str
+    layouts: tuple[str, ...]
+    preset: str
+    image_tokenizer: str
+    image_size: int
+    has_lines: bool
+    task_shares: TaskShares
+    question: str
+    sampling: SamplingConfig
+    read_tokenizer: Callable[..., TextTokenizer]
+    templates: Callable[[TextTokenizer, int], Templates]
+
+    def notation(self, tokenizer: TextTokenizer, side: int) -> Notation:
+        """Vocabulary and templates, for images of side x side codes."""
+        return Notation(tokenizer.vocabulary, self.templates(tokenizer, side))
+
+    def open_tokenizer(
+        self, path: Path, *, rows: int, image_codes: int
+    ) -> TextTokenizer:
+        """Its text tokenizer; DataError if it is missing, or of another model."""
+        return self.read_tokenizer(path, rows=rows, image_codes=image_codes)
+
+
+def _of_markers(templates: Callable[[Any], Templates]) -> Callable[..., Templates]:
+    """Templates that follow from the markers alone."""
+    return lambda tokenizer, side: templates(tokenizer.vocabulary.special)
+
+
+SHOW_O = Family(
+    name="show-o",
+    layouts=("show_o", "show_o_clip"),
+    preset="show_o_512",
+    image_tokenizer=MAGVIT_V2,
+    image_size=512,
+    has_lines=False,
+    task_shares=TaskShares(text_to_image=5, image_to_text=5, text_only=2),
+    question="Please describe this image in detail.",
+    # README of showlab/Show-o, 512 px: its guidance of 5 is ours of 6.
+    sampling=SamplingConfig(guidance=6.0, num_steps=50, compounding=True),
+    read_tokenizer=show_o.read,
+    templates=_of_markers(show_o.templates),
+)
+
+EMU3 = Family(
+    name="emu3",
+    layouts=("emu3", "emu3_hf", "emu3_hf_old"),
+    preset="emu3",
+    image_tokenizer=MOVQGAN,
+    image_size=512,
+    has_lines=True,
+    task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
+    question="Please describe the image",
+    # image_generation.py of baaivision/Emu3.
+    sampling=SamplingConfig(
+        guidance=3.0,
+        top_k=2048,
+        negative_prompt=(
+            "lowres, bad anatomy, bad hands, text, error, missing fingers, extra "
+            "digit, fewer digits, cropped, worst quality, low quality, normal quality, "
+            "jpeg artifacts, signature, watermark, username, blurry."
+        ),
+    ),
+    read_tokenizer=emu3.read,
+    templates=lambda tokenizer, side: emu3.templates(tokenizer, side, side),
+)
+
+CHAMELEON = Family(
+    name="chameleon",
+    layouts=("chameleon", "chameleon_original"),
+    preset="chameleon_7b_released",
+    image_tokenizer=CHAMELEON_VQGAN,
+    image_size=512,
+    has_lines=False,
+    task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
+    question="Describe this image.",
+    # Options of facebookresearch/chameleon. It guides three ways, but without images in
+    # the prompt "images only" and "nothing" are one row: its scale for text remains.
+    sampling=SamplingConfig(guidance=3.0, temperature=0.7, top_p=0.9),
+    read_tokenizer=chameleon.read,
+    templates=_of_markers(chameleon.templates),
+)
+
+FAMILIES = {family.name: family for family in (SHOW_O, EMU3, CHAMELEON)}

@@ -1,0 +1,130 @@
+"""Training that starts from a converted model, or from the end of another run.
+
+The weights are read into place on the mesh of the new run. A dense model may start one
+with towers, with routes, or with both (`models.warm_start`); any other starts its like.
+"""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from unimod_jax.mod.causal_gate import STATE
+from unimod_jax.models.warm_start import warm_start
+from unimod_jax.parallel import make_mesh
+from unimod_jax.training.converted_weights import load_weights
+from unimod_jax.training.experiment import Assembly, Experiment
+from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.state import TrainState
+
+_DATA = (
+    *("image_size", "image_channels", "image_levels", "image_line", "code_size"),
+    *("resize", "question", "question_tokens"),
+)
+"""What a model's notation and its image tokenizer fix of the data."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingPoint:
+    """A converted model.
+
+    Attributes:
+      run: its directory.
+      experiment: that it was converted with.
+    """
+
+    run: RunDirectory
+    experiment: Experiment
+
+    @classmethod
+    def open(cls, path: Path) -> "StartingPoint":
+        """Opens a converted directory.
+
+        Raises:
+          RunError: if this is none.
+        """
+        run = RunDirectory(path)
+        experiment = run.read_experiment()
+        if not run.weights.is_dir():
+            raise RunError(
+                f"{path} has no weights/, so it is no converted model; make one with "
+                "experiments.convert."
+            )
+        return cls(run, experiment)
+
+    def adopted_by(self, experiment: Experiment) -> Experiment:
+        """The experiment with this model's architecture, notation and image codes.
+
+        Objective, towers, routing, recipe and records stay the experiment's.
+        """
+        data = {name: getattr(self.experiment.data, name) for name in _DATA}
+        return dataclasses.replace(
+            experiment,
+            model=self.experiment.model,
+            notation=self.experiment.notation,
+            data=dataclasses.replace(experiment.data, **data),
+        )
+
+    def copy_into(self, run: RunDirectory) -> None:
+        """Copies what stays with the weights: tokenizers, and what an export needs."""
+        for name in ("tokenizer", "published"):
+            source, target = getattr(self.run, name), getattr(run, name)
+            if source.exists() and not target.exists():
+                shutil.copyfile(source, target)
+        for name in ("image_tokenizer", "other_tensors"):
+            source, target = getattr(self.run, name), getattr(run, name)
+            if source.is_dir() and not target.exists():
+                shutil.copytree(source, target)
+
+    def started(self, state: TrainState, assembly: Assembly) -> TrainState:
+        """A fresh state with this model's weights.
+
+        Args:
+          state: of the new run, on its mesh.
+          assembly: of the new run.
+
+        Raises:
+          RunError: if the new run's model is of another architecture.
+        """
+        experiment = assembly.experiment
+        mine = Assembly(dataclasses.replace(self.experiment, mesh=experiment.mesh))
+        mesh, rules = make_mesh(experiment.mesh), experiment.sharding
+        held = load_weights(self.run.weights, mine, mesh, rules)
+        if _is_same(self.experiment, experiment):
+            return dataclasses.replace(
+                state, params=held["params"], router_state=held[STATE]
+            )
+        if not _is_dense(self.experiment):
+            raise RunError(
+                f"{self.run.path} has towers or routes that the new run has not; start "
+                "from a dense conversion, or train with the same mot and mod."
+            )
+        return dataclasses.replace(
+            state, params=self._warm_started(held["params"], mine, state, assembly)
+        )
+
+    def _warm_started(
+        self, dense: Any, mine: Assembly, state: TrainState, assembly: Assembly
+    ) -> Any:
+        def start(dense: Any, fresh: Any) -> Any:
+            return warm_start(dense, mine.spec, fresh, assembly.spec)
+
+        places = jax.tree.map(lambda leaf: leaf.sharding, state.params)
+        try:
+            return jax.jit(start, out_shardings=places)(dense, state.params)
+        except ValueError as error:
+            raise RunError(f"{self.run.path} cannot start this run: {error}") from error
+
+
+def _is_dense(experiment: Experiment) -> bool:
+    """Whether it has one tower, without experts, and routes nothing."""
+    towers, depth = experiment.mot, experiment.model.num_layers
+    routed = any(layer.routes for layer in experiment.mod.layer_plan(depth))
+    return not (towers.untied_components or towers.expert_towers or routed)
+
+
+def _is_same(one: Experiment, other: Experiment) -> bool:
+    """Whether both have parameters of the same names and shapes."""
+    return (one.model, one.mot, one.mod) == (other.model, other.mot, other.mod)
