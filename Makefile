@@ -4,7 +4,7 @@
 # installs nothing and a changed file installs the difference.
 
 .DEFAULT_GOAL := help
-.PHONY: demo test test-compile lint format clean help FORCE
+.PHONY: demo test test-compile parity lint format clean help FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -58,6 +58,17 @@ endef
 	@$(call install,.venv-compile,requirements-compile.txt)
 	@touch $@
 
+.venv-parity/.stamp: requirements.txt requirements-dev.txt requirements-parity.txt $(call unhealthy,.venv-parity)
+	@$(call install,.venv-parity,requirements-parity.txt)
+	@touch $@
+
+# The published code that is no package; REFERENCES may name a folder that has it.
+REFERENCES ?= .references
+override repositories := showlab/Show-o facebookresearch/chameleon baaivision/Emu3
+
+$(addprefix $(REFERENCES)/,$(notdir $(repositories))):
+	@git clone -q --depth 1 https://github.com/$(filter %/$(notdir $@),$(repositories)) $@
+
 FORCE:
 
 demo: .venv/.demo-stamp ## train a toy on this machine; the last line is its report
@@ -69,6 +80,15 @@ test: lint ## lint, type check, and test; PYTEST_ARGS="-k name" narrows the test
 test-compile: .venv-compile/.stamp ## compile kernels and steps for TPUs and GPUs that are not there
 	@.venv-compile/bin/python -m pytest -m compile -n $(WORKERS) tests/compile $(PYTEST_ARGS)
 
+parity: .venv-parity/.stamp $(addprefix $(REFERENCES)/,$(notdir $(repositories))) ## make tests/golden anew with the reference models in PyTorch, and compare
+	@.venv-parity/bin/python -m tests.golden.make_image_tokenizers \
+	  --show-o $(REFERENCES)/Show-o --chameleon $(REFERENCES)/chameleon --emu3 $(REFERENCES)/Emu3
+	@.venv-parity/bin/python tests/golden/make_language_models.py $(REFERENCES)/Show-o
+	@PYTHONPATH=$(REFERENCES)/chameleon:$(REFERENCES)/Emu3 \
+	  .venv-parity/bin/python tests/golden/make_pixels.py
+	@.venv-parity/bin/python -m pytest -n $(WORKERS) \
+	  tests/convert tests/image_tokenizers tests/data/released $(PYTEST_ARGS)
+
 lint: .venv/.test-stamp ## ruff check, ruff format --check, basedpyright
 	@$(venv_python) -m ruff check -q
 	@$(venv_python) -m ruff format -q --check
@@ -78,8 +98,8 @@ format: .venv/.test-stamp ## let ruff sort the imports and format the code
 	@$(venv_python) -m ruff check -q --select I --fix
 	@$(venv_python) -m ruff format -q
 
-clean: ## remove .venv, .venv-compile, caches, and build output; runs/ and data/ stay
-	@rm -rf .venv .venv-compile .pytest_cache .ruff_cache .hypothesis .cache build dist *.egg-info
+clean: ## remove .venv, .venv-compile, .venv-parity, caches, and build output; runs/ and data/ stay
+	@rm -rf .venv .venv-compile .venv-parity .pytest_cache .ruff_cache .hypothesis .cache build dist *.egg-info
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 help: ## show this list

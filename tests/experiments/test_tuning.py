@@ -1,0 +1,82 @@
+"""Experiments that start from released models."""
+
+import dataclasses
+
+import pytest
+
+from experiments.checkpoint_tour.tiny_release import write_release
+from experiments.command_line import load_experiment
+from experiments.train import main as train
+from unimod_jax.models.config import DENSE
+from unimod_jax.released_models import FAMILIES, WarmStart, convert_model
+from unimod_jax.training import Assembly, RunDirectory, RunError, StartingPoint
+
+TUNING = {"show_o": "show-o", "emu3": "emu3", "chameleon": "chameleon"}
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Family -> its tiny release, converted without any change."""
+    directories = {}
+    for family in TUNING.values():
+        folder = tmp_path_factory.mktemp(family)
+        release = write_release(family, folder / "release")
+        directories[family] = folder / "converted"
+        convert_model(
+            FAMILIES[family], release.files, directories[family], image_size=8
+        )
+    return directories
+
+
+@pytest.mark.parametrize("name", TUNING)
+def test_a_tuning_experiment_adopts_a_converted_model(name, converted):
+    own = load_experiment(f"tuning/{name}")
+    start = StartingPoint.open(converted[TUNING[name]])
+    adopted = start.adopted_by(own)
+    assert (adopted.mot, adopted.mod) == (own.mot, own.mod) != DENSE
+    assert adopted.training == own.training
+    assert adopted.model == start.experiment.model
+    assembly = Assembly(adopted)
+    assert assembly.vocabulary == start.experiment.notation.vocabulary
+    assert any(design.routing.routes for design in assembly.spec.designs)
+    assert set(assembly.layouts) >= {"text_to_image", "image_to_text"}
+
+
+def test_a_run_goes_on_from_the_weights_it_starts_from(converted, tmp_path, capsys):
+    """With a learning rate of next to nothing, its weights are the released ones."""
+    start = converted["emu3"]
+    options = (
+        *("--run-dir", str(tmp_path / "run"), "--start-from", str(start)),
+        *("--data.name", "handwritten_digits", "--data.label_feature", "label"),
+        *("--data.caption_tokens", "64", "--data.batch_size", "4"),
+        *("--training.steps", "1", "--training.learning_rate", "1e-30"),
+        *("--training.final_learning_rate", "1e-30", "--training.weight_decay", "0"),
+        *("--model.compute_dtype", "float32"),
+    )
+    train(["tuning/emu3", *options])
+    from unimod_jax.evaluation import open_run
+
+    trained, released = open_run(tmp_path / "run"), open_run(start)
+    ours, theirs = trained.variables["params"], released.variables["params"]
+    assert (ours["embedding"]["table"] == theirs["embedding"]["table"]).all()
+    assert trained.step == 1
+    assert trained.run.published.exists()
+
+
+def test_towers_start_no_run_without_them(converted, tmp_path):
+    release = write_release("emu3", tmp_path / "release")
+    towers = tmp_path / "towers"
+    convert_model(
+        FAMILIES["emu3"], release.files, towers, WarmStart(towers=True), image_size=8
+    )
+    start = StartingPoint.open(towers)
+    dense = StartingPoint.open(converted["emu3"]).experiment
+    with pytest.raises(RunError, match="has towers or routes that the new run has not"):
+        start.started(None, Assembly(dataclasses.replace(dense, mot=DENSE[0])))
+
+
+def test_a_training_run_is_no_converted_model(converted, tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(StartingPoint.open(converted["emu3"]).experiment)
+    with pytest.raises(RunError, match="no weights/, so it is no converted model"):
+        StartingPoint.open(run.path)
