@@ -27,7 +27,8 @@ from unimod_jax.training.metric_writer import read_metrics
 
 FAULTS = int(os.environ.get("UNIMOD_FAULTS", "10"))
 SEED = int(os.environ.get("UNIMOD_FAULT_SEED", "6"))
-STEPS = 24
+STEPS = 24 * max(1, FAULTS // 10)
+"""More than the faults leave time for: a run that has ended cannot be disturbed."""
 
 
 @pytest.fixture(scope="module")
