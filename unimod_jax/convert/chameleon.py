@@ -73,22 +73,13 @@ def model_config(published: Mapping[str, Any]) -> ModelConfig:
       ConversionError: for a field that is missing, or has a value that no model of ours
         computes.
     """
-    fields = Fields(published, "Chameleon")
-    fields.require(hidden_act="silu", attention_bias=False, mlp_bias=False)
-    swin = bool(published.get("swin_norm", False))
-    base = preset("chameleon_34b_released" if swin else "chameleon_7b_released").model
-    heads = fields.size("num_attention_heads", 32)
-    width = fields.size("hidden_size", 4096)
+    released = preset("chameleon_7b_released").model
+    model = Fields(published, "Chameleon").llama(released)
+    if not published.get("swin_norm", False):
+        return model
+    larger = preset("chameleon_34b_released").model
     return dataclasses.replace(
-        base,
-        width=width,
-        num_layers=fields.size("num_hidden_layers", 32),
-        num_heads=heads,
-        num_kv_heads=fields.size("num_key_value_heads", 32),
-        head_dim=width // heads,
-        feed_forward_hidden=fields.size("intermediate_size", 11_008),
-        norm_epsilon=fields.number("rms_norm_eps", 1e-5),
-        rotary_theta=fields.rotary_theta(10_000.0),
-        tied_head=bool(published.get("tie_word_embeddings", False)),
-        vocabulary_size=fields.size("vocab_size", 65_536),
+        model,
+        norm_order=larger.norm_order,
+        residual_dropout=larger.residual_dropout,
     )

@@ -76,20 +76,4 @@ def model_config(published: Mapping[str, Any]) -> ModelConfig:
         computes.
     """
     text = published.get("text_config") or published
-    fields = Fields(text, "Emu3")
-    fields.require(hidden_act="silu", attention_bias=False, mlp_bias=False)
-    heads = fields.size("num_attention_heads", 32)
-    width = fields.size("hidden_size", 4096)
-    return dataclasses.replace(
-        preset("emu3").model,
-        width=width,
-        num_layers=fields.size("num_hidden_layers", 32),
-        num_heads=heads,
-        num_kv_heads=fields.size("num_key_value_heads", 8),
-        head_dim=width // heads,
-        feed_forward_hidden=fields.size("intermediate_size", 14_336),
-        norm_epsilon=fields.number("rms_norm_eps", 1e-5),
-        rotary_theta=fields.rotary_theta(1e6),
-        tied_head=bool(text.get("tie_word_embeddings", False)),
-        vocabulary_size=fields.size("vocab_size", 184_622),
-    )
+    return Fields(text, "Emu3").llama(preset("emu3").model)

@@ -100,6 +100,30 @@ class Fields:
             )
         return self.rotary("rope_theta", default)
 
+    def llama(self, base: ModelConfig) -> ModelConfig:
+        """The architecture of a Llama-like config.json.
+
+        Args:
+          base: what is taken where a field is left out, and what no field tells
+            (dropout, compute dtype): the family's released model.
+        """
+        self.require(hidden_act="silu", attention_bias=False, mlp_bias=False)
+        heads = self.size("num_attention_heads", base.num_heads)
+        width = self.size("hidden_size", base.width)
+        return dataclasses.replace(
+            base,
+            width=width,
+            num_layers=self.size("num_hidden_layers", base.num_layers),
+            num_heads=heads,
+            num_kv_heads=self.size("num_key_value_heads", base.num_kv_heads),
+            head_dim=width // heads,
+            feed_forward_hidden=self.size("intermediate_size", base.hidden),
+            norm_epsilon=self.number("rms_norm_eps", base.norm_epsilon),
+            rotary_theta=self.rotary_theta(base.rotary_theta),
+            tied_head=bool(self.published.get("tie_word_embeddings", False)),
+            vocabulary_size=self.size("vocab_size", base.vocabulary_size),
+        )
+
     def require(self, **values: object) -> None:
         """Refuses other values than these; left out is right."""
         for name, value in values.items():

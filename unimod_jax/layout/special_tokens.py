@@ -42,6 +42,12 @@ class SpecialTokens:
     text_only: int = 14
     interleaved: int = 15
 
+    @classmethod
+    def only(cls, **ids: int) -> "SpecialTokens":
+        """The markers of a vocabulary that has these and no others."""
+        absent = {field.name: ABSENT for field in dataclasses.fields(cls)}
+        return cls(**(absent | ids))
+
     @property
     def ids(self) -> frozenset[int]:
         """Every id that some marker has."""

@@ -180,7 +180,7 @@ def open_source(family: Family, published: PublishedFiles) -> Source:
     table = layout.weights(model, len(files.manifest.files))
     check_tensors(files, [table], layout.elsewhere)
     image_files, image_tokenizer = _image_tokenizer(family, files, published)
-    text_tokenizer = family.open_tokenizer(
+    text_tokenizer = family.read_tokenizer(
         published.text_tokenizer or published.folder,
         rows=model.vocabulary_size,
         image_codes=image_tokenizer.tokenizer.num_codes,

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from unimod_jax.convert.image_tokenizer_files import (
@@ -50,12 +49,6 @@ class Family:
     def notation(self, tokenizer: TextTokenizer, side: int) -> Notation:
         """Vocabulary and templates, for images of side x side codes."""
         return Notation(tokenizer.vocabulary, self.templates(tokenizer, side))
-
-    def open_tokenizer(
-        self, path: Path, *, rows: int, image_codes: int
-    ) -> TextTokenizer:
-        """Its text tokenizer; DataError if it is missing, or of another model."""
-        return self.read_tokenizer(path, rows=rows, image_codes=image_codes)
 
 
 def _of_markers(templates: Callable[[Any], Templates]) -> Callable[..., Templates]:

@@ -1,4 +1,4 @@
-"""Training that starts from a converted model, or from the end of another run.
+"""Training that starts from a converted model.
 
 The weights are read into place on the mesh of the new run. A dense model may start one
 with towers, with routes, or with both (`models.warm_start`); any other starts its like.

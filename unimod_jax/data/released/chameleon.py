@@ -22,7 +22,7 @@ from unimod_jax.data.text_tokenizer import (
     tokenizers_library,
 )
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import ABSENT, Piece, SpecialTokens, Templates
+from unimod_jax.layout import Piece, SpecialTokens, Templates
 
 IMAGE_CODES = 8192
 ROWS = 65_536
@@ -59,19 +59,11 @@ def read(
     vocabulary_map = pieces.get_vocab()
     image_start = _first_image_id(vocabulary_map, image_codes, path)
     check_rows(max(vocabulary_map.values()) + 1, rows, path)
-    special = SpecialTokens(
+    special = SpecialTokens.only(
         begin=begin,
         end=end,
         begin_image=begin_image,
         end_image=end_image,
-        mask=ABSENT,
-        begin_speech=ABSENT,
-        end_speech=ABSENT,
-        end_of_line=ABSENT,
-        text_to_image=ABSENT,
-        image_to_text=ABSENT,
-        text_only=ABSENT,
-        interleaved=ABSENT,
     )
     vocabulary = Vocabulary(
         special,

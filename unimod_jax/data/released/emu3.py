@@ -19,7 +19,7 @@ from unimod_jax.data.released.tokenizer_files import (
 )
 from unimod_jax.data.text_tokenizer import TextTokenizer, read_pieces
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import ABSENT, Piece, SpecialTokens, Templates
+from unimod_jax.layout import Piece, SpecialTokens, Templates
 
 IMAGE_CODES = 32_768
 ROWS = 184_622
@@ -66,19 +66,12 @@ def read(
             f"the model has {image_codes} image codes with consecutive ids; {REMEDY}."
         )
     check_rows(pieces.get_vocab_size(), rows, path)
-    special = SpecialTokens(
+    special = SpecialTokens.only(
         begin=begin,
         end=end,
         begin_image=begin_image,
         end_image=end_image,
-        mask=ABSENT,
-        begin_speech=ABSENT,
-        end_speech=ABSENT,
         end_of_line=end_of_line,
-        text_to_image=ABSENT,
-        image_to_text=ABSENT,
-        text_only=ABSENT,
-        interleaved=ABSENT,
     )
     vocabulary = Vocabulary(
         special,

@@ -22,7 +22,6 @@ from unimod_jax.data.text_tokenizer import (
 )
 from unimod_jax.data.vocabulary import Vocabulary
 from unimod_jax.layout import (
-    ABSENT,
     Piece,
     SpecialTokens,
     Templates,
@@ -66,19 +65,14 @@ def read(
     mask = image_start + image_codes
     check_rows(mask + 1, rows, path)
     of = dict(zip(_MARKERS, marker_ids(pieces, _MARKERS, path), strict=True))
-    special = SpecialTokens(
+    special = SpecialTokens.only(
         begin=end,
         end=end,
         begin_image=of["<|soi|>"],
         end_image=of["<|eoi|>"],
         mask=mask,
-        begin_speech=ABSENT,
-        end_speech=ABSENT,
-        end_of_line=ABSENT,
         text_to_image=of["<|t2i|>"],
         image_to_text=of["<|mmu|>"],
-        text_only=ABSENT,
-        interleaved=ABSENT,
     )
     vocabulary = Vocabulary(
         special,
