@@ -23,7 +23,8 @@ class DataConfig:
       test_split: the split to evaluate on.
       image_size: height and width of the model's images, in pixels.
       image_channels: 1 for grey, 3 for RGB.
-      image_levels: discrete codes per pixel channel, evenly spaced over 0..255.
+      image_levels: discrete codes per pixel channel, evenly spaced over 0..255; of a
+        learned image tokenizer, all its codes.
       image_line: codes per line of an image, if a token ends each line; 0 for none.
       code_size: height and width, in pixels, of what one code of a learned image
         tokenizer stands for; 0 where codes are grey levels of pixels.
@@ -84,7 +85,7 @@ class DataConfig:
                 f"data.image_channels is {self.image_channels}; "
                 "use 1 for grey or 3 for RGB images."
             )
-        self._check_range("image_levels", 2, 256)
+        self._check_range("image_levels", 2, None if self.code_size else 256)
         self._check_range("text_vocabulary_size", 2, None)
         self._check_range("prompt_dropout", 0, 1)
         self._check_range("seed", 0, 2**32 - 1)
