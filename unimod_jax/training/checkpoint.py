@@ -64,6 +64,8 @@ class RunCheckpoints:
         context = ocp.Context()
         # Orbax copies its options deeply: a method would bring a copy of this.
         context.async_options.post_finalization_callback = lambda: self._note_sizes()
+        # Float32 hardly gets smaller, and saving would take ten times as long.
+        context.array.saving.use_compression = False
         self._checkpointer = ocp.training.Checkpointer(
             str(self._directory),
             context=context,

@@ -19,7 +19,11 @@ from unimod_jax.training.sharded_step import abstract_state
 
 
 def save_weights(directory: Path, variables: dict[str, Any]) -> None:
-    """Writes Flax collections as one Orbax checkpoint.
+    """Writes Flax collections as one Orbax checkpoint, an array after the other.
+
+    On the host there is nothing beyond the arrays themselves: no copy of those that are
+    there already, and of others at most the largest. Compression would save next to
+    nothing of float32, and hold as much again while it does.
 
     Args:
       directory: must not exist; it appears when everything is written.
@@ -27,7 +31,15 @@ def save_weights(directory: Path, variables: dict[str, Any]) -> None:
     """
     from orbax.checkpoint import v1 as ocp
 
-    ocp.save(str(directory.absolute()), variables)
+    context = ocp.Context()
+    # Orbax takes no array that is as large as its limit.
+    limit = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    context.memory.transfer_concurrent_bytes = limit
+    context.memory.write_concurrent_bytes = limit
+    context.memory.deepcopy_host_arrays = False
+    context.array.saving.use_compression = False
+    with context:
+        ocp.save(str(directory.absolute()), variables)
 
 
 def load_weights(
