@@ -1,13 +1,15 @@
 """Converts released models, both ways.
 
 python -m experiments.convert show-o DIR --image-tokenizer VQ --out runs/show_o
+python -m experiments.convert phi DIR --image-tokenizer VQ --out runs/phi
 python -m experiments.convert emu3 DIR --out runs/emu3 --towers copy --plan unimod
 python -m experiments.convert chameleon --from-hub facebook/chameleon-7b --out runs/c7b
 python -m experiments.convert export RUN --out DIR
 
 The result opens like a run: `experiments.sample` draws and describes with it, and
 `experiments.train EXPERIMENT --start-from RUN` goes on from its weights. Dotted options
-such as --data.image_size 256 change its experiment.
+such as --data.image_size 256 change its experiment. Phi-1.5 becomes the Show-o whose
+training begins from it, and is exported as one.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from experiments.command_line import one_sentence_errors, override, show_log
 
-_FAMILIES = ("show-o", "emu3", "chameleon")
+_FAMILIES = ("show-o", "phi", "emu3", "chameleon")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,6 +38,9 @@ from unimod_jax.presets import preset
 from unimod_jax.released_models import PublishedFiles
 
 IMAGE_CODES = 16
+UNUSED_ROWS = 8
+"""Vocabulary rows of Phi that its tokenizer has no ids for; as released, 905."""
+
 _LAYERS = 4
 _FLOAT32 = np.dtype(np.float32)
 _LADDER = Ladder((32, 32), (1, 1))
@@ -63,7 +66,7 @@ def write_release(family: str, folder: Path) -> Release:
     """Writes all files of a family's release.
 
     Args:
-      family: "show-o", "emu3" or "chameleon".
+      family: "show-o", "phi", "emu3" or "chameleon".
       folder: a new one.
     """
     folder.mkdir(parents=True)
@@ -74,22 +77,41 @@ def _show_o(folder: Path) -> Release:
     tokenizer = folder / "tokenizer"
     tokenizer.mkdir()
     text_ids = _entries(tiny_tokenizers.byte_level(tokenizer))
-    model = _tiny("show_o_512", text_ids + 10 + IMAGE_CODES + 1, feed_forward_hidden=48)
-    config = {
+    rows = text_ids + 10 + IMAGE_CODES + 1
+    model = _tiny("show_o_512", rows, feed_forward_hidden=48)
+    weights = folder / "show-o"
+    _write_model(weights, "show_o", model, _phi_config(model), _FLOAT32)
+    _magvit_v2(folder / "magvitv2")
+    files = PublishedFiles(weights, folder / "magvitv2", tokenizer)
+    return Release("show-o", files)
+
+
+def _phi(folder: Path) -> Release:
+    """Half floats, its tokenizer beside them, and rows that the tokenizer leaves."""
+    weights = folder / "phi-1_5"
+    weights.mkdir()
+    text_ids = _entries(tiny_tokenizers.byte_level(weights))
+    sizes = {"qk_norm": "none", "feed_forward_hidden": 48}
+    model = _tiny("show_o_512", text_ids + UNUSED_ROWS, **sizes)
+    _write_model(weights, "phi", model, _phi_config(model), np.dtype(np.float16))
+    _magvit_v2(folder / "magvitv2")
+    return Release("phi", PublishedFiles(weights, folder / "magvitv2"))
+
+
+def _magvit_v2(folder: Path) -> None:
+    config = MagvitV2Config(_LADDER, _LADDER, bits=4)
+    tensors = _described(magvit_weights.weight_map(config))
+    _write(folder, tensors, magvit_weights.derived_tensors(config))
+
+
+def _phi_config(model: ModelConfig) -> dict[str, Any]:
+    return {
         "vocab_size": model.vocabulary_size,
         "hidden_size": model.width,
         "intermediate_size": model.feed_forward_hidden,
         "num_hidden_layers": model.num_layers,
         "num_attention_heads": model.num_heads,
     }
-    weights = folder / "show-o"
-    _write_model(weights, "show_o", model, config, np.dtype(np.float32))
-    magvit = MagvitV2Config(_LADDER, _LADDER, bits=4)
-    tensors = _described(magvit_weights.weight_map(magvit))
-    derived = magvit_weights.derived_tensors(magvit)
-    _write(folder / "magvitv2", tensors, derived)
-    files = PublishedFiles(weights, folder / "magvitv2", tokenizer)
-    return Release("show-o", files)
 
 
 def _emu3(folder: Path) -> Release:
@@ -124,6 +146,7 @@ def _chameleon(folder: Path) -> Release:
 
 _WRITERS: Mapping[str, Callable[[Path], Release]] = {
     "show-o": _show_o,
+    "phi": _phi,
     "emu3": _emu3,
     "chameleon": _chameleon,
 }

@@ -17,15 +17,12 @@ from unimod_jax.released_models import (
     WarmStart,
     convert_model,
 )
-from unimod_jax.released_models.conversion import (
-    OWN_RECORDS,
-    open_source,
-    starting_experiment,
-)
+from unimod_jax.released_models.conversion import OWN_RECORDS, starting_experiment
+from unimod_jax.released_models.source import open_source
 from unimod_jax.training import Assembly
 
 
-@pytest.fixture(scope="module", params=["show-o", "emu3", "chameleon"])
+@pytest.fixture(scope="module", params=["show-o", "phi", "emu3", "chameleon"])
 def release(request, tmp_path_factory) -> Release:
     return write_release(request.param, tmp_path_factory.mktemp("r") / request.param)
 
@@ -71,7 +68,7 @@ def test_a_directory_that_exists_is_not_touched(show_o, tmp_path):
 
 
 def test_a_missing_image_tokenizer_is_asked_for(show_o, tmp_path):
-    match = "holds no image tokenizer; give the one that was released"
+    match = "holds no image tokenizer, but show-o .* codes of magvit_v2; give that one"
     refused(show_o, tmp_path / "out", ConversionError, match, image_tokenizer=None)
 
 

@@ -3,11 +3,14 @@
 Each parameter is made where it stays: every device's part is filled from a few
 megabytes of the file at a time, and no tensor is ever whole in between. What a
 parameter starts from is `models.warm_start.dense_sources`: towers are copies, routers
-are fresh.
+are fresh. Where a model begins larger than its files (`growth`), what they lack is as a
+fresh model has it.
 """
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+import operator
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import flax.traverse_util
@@ -18,12 +21,13 @@ from flax import linen as nn
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from unimod_jax.convert.check_tensors import check_tensors
+from unimod_jax.convert.conversion_error import ConversionError
 from unimod_jax.convert.tensor_files import TensorFiles
 from unimod_jax.convert.weight_map import FileTensor, JoinedTensors, Table
 from unimod_jax.layout import RowLayout
 from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
-from unimod_jax.models.warm_start import Path, dense_sources
+from unimod_jax.models.warm_start import DENSE_TOWER, Path, dense_sources
 from unimod_jax.parallel import ShardingRules, tree_sharding
 
 _PARAMS = "params"
@@ -40,6 +44,7 @@ def read_weights(
     rules: ShardingRules | None = None,
     *,
     elsewhere: Sequence[str] = (),
+    grown: Mapping[Path, tuple[int, ...]] = MappingProxyType({}),
     dtype: jax.typing.DTypeLike = jnp.float32,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -48,14 +53,18 @@ def read_weights(
     Dense models get the weights, towers a copy each, routers and thresholds start
     fresh, so at keep ratio 1 all compute the same. Beyond the parameters themselves the
     host holds the local parts of one parameter at a time, and a few megabytes of file.
+    Of parameters that grow, one at a time is there twice.
 
     Args:
       files: opened; checked against the table first.
-      table: of the published model, for `spec.config`.
+      table: of the published model, for `spec.config` less what has grown.
       spec: of the model to make.
       layouts: task -> layout of all its tasks.
       mesh, rules: where each parameter goes; one device unless given.
       elsewhere: prefixes of tensors in the files that other tables read.
+      grown: dense parameters that are larger than the table has them, or not in it,
+        and their shapes; their other rows are fresh. Only what starts alike in all
+        towers can be: vocabulary rows and norms.
       dtype: of what is read; what is fresh is as initialised.
       seed: of what is fresh.
 
@@ -67,27 +76,21 @@ def read_weights(
       ValueError: for a spec that is not of the table's architecture.
     """
     check_tensors(files, [table], elsewhere)
-    shapes = {path: entry.parameter_shape for path, entry in table.items()}
     init = functools.partial(_initialise, spec, layouts, seed)
     abstract = jax.eval_shape(init)
     target = _flat(nn.unbox(abstract))
     places = _places(abstract, target, mesh, rules or ShardingRules())
-    params = {path[1:]: leaf.shape for path, leaf in target.items() if _is_param(path)}
-    sources = {
-        (_PARAMS, *path): [table[source] for source in of_leaf]
-        for path, of_leaf in dense_sources(params, spec, shapes).items()
-    }
-    read = {
-        path: _array(files, sources[path], leaf.shape, dtype, places[path])
-        for path, leaf in target.items()
-        if path in sources
-    }
-    fresh_places = {path: places[path] for path in target if path not in sources}
-    # XLA draws none of the weights that are not returned.
-    make = jax.jit(
-        lambda: _only(fresh_places, nn.unbox(init())), out_shardings=fresh_places
+    sources = _sources(target, spec, table, grown)
+    begun = {path for path, of_leaf in sources.items() if grown.keys() & set(of_leaf)}
+    fresh = _fresh(
+        init, {p: places[p] for p in target if p not in sources or p in begun}
     )
-    fresh = make() if fresh_places else {}
+    read = {}
+    # Grown ones first, so that what they are drawn from is gone before the rest comes.
+    for path in sorted(sources, key=lambda path: path not in begun):
+        entries = [table[source] for source in sources[path]]
+        shape, place = target[path].shape, places[path]
+        read[path] = _array(files, entries, shape, dtype, place, fresh.pop(path, None))
     return flax.traverse_util.unflatten_dict(
         {path: read[path] if path in read else fresh[path] for path in target}
     )
@@ -135,6 +138,51 @@ def _places(
     return _flat(tree_sharding(abstract, mesh, rules))
 
 
+def _fresh(
+    init: Callable[[], dict[str, Any]], places: Mapping[Path, Sharding]
+) -> dict[Path, jax.Array]:
+    """Some parameters as initialised, each in its place."""
+    if not places:
+        return {}
+    # XLA draws none of the weights that are not returned.
+    make = jax.jit(lambda: _only(places, nn.unbox(init())), out_shardings=dict(places))
+    return make()
+
+
+def _sources(
+    target: Mapping[Path, Any],
+    spec: ModelSpec,
+    table: Table,
+    grown: Mapping[Path, tuple[int, ...]],
+) -> dict[Path, tuple[Path, ...]]:
+    """`dense_sources` of what the files hold, or hold a part of."""
+    held = {path: entry.parameter_shape for path, entry in table.items()}
+    _check_grown(held, grown)
+    params = {path[1:]: leaf.shape for path, leaf in target.items() if _is_param(path)}
+    return {
+        (_PARAMS, *path): of_leaf
+        for path, of_leaf in dense_sources(params, spec, {**held, **grown}).items()
+        if table.keys() & set(of_leaf)
+    }
+
+
+def _check_grown(
+    held: Mapping[Path, tuple[int, ...]], grown: Mapping[Path, tuple[int, ...]]
+) -> None:
+    for path, shape in grown.items():
+        name, start = "/".join(path), held.get(path, (0,) * len(shape))
+        if len(start) != len(shape) or any(map(operator.gt, start, shape)):
+            raise ConversionError(
+                f"{name} has shape {start} in the files and cannot grow into {shape}; "
+                "begin a model that is at least as large."
+            )
+        if DENSE_TOWER in path and not any(part.endswith("_norm") for part in path):
+            raise ConversionError(
+                f"{name} would start differently in each tower, so it cannot be fresh; "
+                "give files that hold it."
+            )
+
+
 def _only(paths: Collection[Path], tree: Any) -> dict[Path, jax.Array]:
     return {path: leaf for path, leaf in _flat(tree).items() if path in paths}
 
@@ -156,20 +204,29 @@ def _array(
     shape: tuple[int, ...],
     dtype: jax.typing.DTypeLike,
     place: Sharding,
+    fresh: jax.Array | None = None,
 ) -> jax.Array:
-    """One parameter; entries are its layers where the shape has an axis of them."""
+    """One parameter; entries are its layers where the shape has an axis of them.
+
+    Where it is larger than what the files hold, the rest is of `fresh`, which lies in
+    the same place.
+    """
     stacked = len(shape) > len(entries[0].parameter_shape)
+    shards = fresh.addressable_shards if fresh is not None else ()
+    begun = {shard.index: shard.data for shard in shards}
 
     def part(of_device: Any) -> np.ndarray:
         index = tuple(
             slice(*each.indices(n)) for each, n in zip(of_device, shape, strict=True)
         )
         out = _aligned([each.stop - each.start for each in index], np.dtype(dtype))
+        if begun:
+            out[...] = begun[of_device]
         if not stacked:
-            _fill(out, files, entries[0], index)
+            _fill_held(out, files, entries[0], index)
             return out
         for layer, entry in enumerate(entries[index[0]]):
-            _fill(out[layer], files, entry, index[1:])
+            _fill_held(out[layer], files, entry, index[1:])
         return out
 
     made = jax.make_array_from_callback(shape, place, part)
@@ -182,6 +239,23 @@ def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
     memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % _ALIGNMENT
     return memory[start : start + num_bytes].view(dtype).reshape(shape)
+
+
+def _fill_held(
+    out: np.ndarray,
+    files: TensorFiles,
+    entry: FileTensor | JoinedTensors,
+    index: tuple[slice, ...],
+) -> None:
+    """Fills as much of an array as the files hold of that part of the parameter."""
+    lengths = entry.parameter_shape
+    held = tuple(
+        slice(each.start, min(each.stop, length))
+        for each, length in zip(index, lengths, strict=True)
+    )
+    counts = [each.stop - each.start for each in held]
+    if min(counts, default=1) > 0:
+        _fill(out[..., *map(slice, counts)], files, entry, held)
 
 
 def _fill(

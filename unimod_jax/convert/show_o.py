@@ -1,5 +1,13 @@
 """Show-o (2408.12528): Phi with norms of queries and keys, behind the prefix `showo.`.
 
+Its training began from Phi-1.5 (showlab/Show-o, configs/showo_pretraining_stage1.yaml:
+`load_from_showo: False`): models/modeling_showo.py loads Phi's weights and calls
+`resize_token_embeddings(58498)`, models/phi.py turns `qk_layernorm` on. So all rows of
+Phi stay, also the 905 that its tokenizer has no use for, which become the markers and
+the first image codes; rows behind them, and norms, are fresh: ones and zeros, and rows
+as our initialisers draw them, with deviations of 0.02 and, in the head, 0.022 (there
+0.02 in both).
+
 The variants with a CLIP encoder (a frozen network of its own, not in these files) read
 its features through a projector of two linear maps.
 """
@@ -12,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from unimod_jax.convert import phi
+from unimod_jax.convert.conversion_error import ConversionError
 from unimod_jax.convert.layer_table import linear
 from unimod_jax.convert.published_config import Fields
 from unimod_jax.convert.weight_map import WeightMap
@@ -23,6 +32,9 @@ CLIP_WIDTH = 1024
 """Width of CLIP ViT-L/14's features (openai/clip-vit-large-patch14-336)."""
 
 PROJECTOR_PREFIX = "mm_projector."
+
+FILE_NAME = "pytorch_model.safetensors"
+"""What its weights are called (models/modeling_utils.py)."""
 
 
 def weights(config: ModelConfig) -> WeightMap:
@@ -81,3 +93,22 @@ def model_config(published: Mapping[str, Any]) -> ModelConfig:
         return dataclasses.replace(phi.model_config(published), qk_norm="layer")
     rows = Fields(published, "Show-o").size("vocab_size")
     return dataclasses.replace(preset("show_o_512").model, vocabulary_size=rows)
+
+
+def begun_from(phi_model: ModelConfig, rows: int) -> ModelConfig:
+    """The architecture of a Show-o whose training begins from a Phi.
+
+    Args:
+      phi_model: Phi's.
+      rows: vocabulary rows that text, markers and image codes need.
+
+    Raises:
+      ConversionError: if those are fewer than Phi has.
+    """
+    if rows < phi_model.vocabulary_size:
+        raise ConversionError(
+            f"Phi has {phi_model.vocabulary_size} vocabulary rows, but text tokenizer, "
+            f"markers and image codes need only {rows}, and no row can be dropped; "
+            "give Phi's own tokenizer and the image tokenizer that Show-o has."
+        )
+    return dataclasses.replace(phi_model, qk_norm="layer", vocabulary_size=rows)

@@ -1,8 +1,8 @@
 """From published files to a converted directory: all of it, or nothing.
 
-Everything small is read and checked first (names and shapes of all tensors, tokenizers,
-configuration), so that a mistake costs seconds and leaves nothing behind; then the
-weights stream into place, and the directory appears by one rename.
+Everything small is read and checked first (`source`), so that a mistake costs seconds
+and leaves nothing behind; then the weights stream into place, and the directory appears
+by one rename.
 """
 
 import dataclasses
@@ -13,30 +13,20 @@ from typing import Any
 
 from unimod_jax.convert import (
     ConversionError,
-    PublishedLayout,
-    Table,
     TensorFiles,
-    layout_of,
     new_manifest,
-    open_tensor_files,
-    read_config,
     read_weights,
-    recognised,
     write_files,
 )
-from unimod_jax.convert.check_tensors import check_tensors
-from unimod_jax.convert.image_tokenizer_files import (
-    WITHIN,
-    PublishedTokenizer,
-    published_tokenizer,
-)
-from unimod_jax.data import DataConfig, TextTokenizer
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
+from unimod_jax.convert.image_tokenizer_files import WITHIN
+from unimod_jax.convert.write_files import tensors_of
+from unimod_jax.data import DataConfig
+from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.parallel import make_mesh
 from unimod_jax.presets import preset
 from unimod_jax.released_models.families import Family
-from unimod_jax.released_models.provenance import Provenance
+from unimod_jax.released_models.source import PublishedFiles, Source, open_source
 from unimod_jax.training import (
     Assembly,
     Experiment,
@@ -50,26 +40,6 @@ OWN_RECORDS = "own_records"
 """Name of the data set a converted model asks for; `--data.name` changes it."""
 
 _QUESTION_TOKENS = 64
-
-
-@dataclasses.dataclass(frozen=True)
-class PublishedFiles:
-    """Where the files of a released model are.
-
-    Attributes:
-      weights: a file, an index of shards, or their folder.
-      image_tokenizer: file or folder of the image tokenizer; None if `weights` hold it.
-      text_tokenizer: file or folder; None if it is in the folder of the weights.
-    """
-
-    weights: Path
-    image_tokenizer: Path | None = None
-    text_tokenizer: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Where the weights lie."""
-        return self.weights if self.weights.is_dir() else self.weights.parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,55 +112,6 @@ def convert_model(
     return RunDirectory(directory)
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A released model, opened and checked, with no weight read.
-
-    Attributes:
-      family: whose it is.
-      files: of the weights.
-      layout: theirs.
-      model: the architecture.
-      table: which tensor is which parameter.
-      image_files: that hold the image tokenizer; perhaps the same files.
-      image_tokenizer: it.
-      text_tokenizer: opened.
-    """
-
-    family: Family
-    files: TensorFiles
-    layout: PublishedLayout
-    model: ModelConfig
-    table: Table
-    image_files: TensorFiles
-    image_tokenizer: PublishedTokenizer
-    text_tokenizer: TextTokenizer
-
-
-def open_source(family: Family, published: PublishedFiles) -> Source:
-    """Opens all files of a released model and checks that they belong together.
-
-    Raises:
-      ConversionError, DataError: as `convert_model`.
-    """
-    files = open_tensor_files(published.weights)
-    layout = _layout(family, files)
-    told = read_config(published.folder)
-    model = layout.model_config(told) if told else preset(family.preset).model
-    table = layout.weights(model, len(files.manifest.files))
-    check_tensors(files, [table], layout.elsewhere)
-    image_files, image_tokenizer = _image_tokenizer(family, files, published)
-    text_tokenizer = family.read_tokenizer(
-        published.text_tokenizer or published.folder,
-        rows=model.vocabulary_size,
-        image_codes=image_tokenizer.tokenizer.num_codes,
-    )
-    return Source(
-        *(family, files, layout, model, table),
-        *(image_files, image_tokenizer, text_tokenizer),
-    )
-
-
 def starting_experiment(
     source: Source, warm_start: WarmStart, image_size: int | None = None
 ) -> Experiment:
@@ -248,38 +169,6 @@ def copy_tensors(files: TensorFiles, names: Sequence[str], directory: Path) -> N
     )
 
 
-def _layout(family: Family, files: TensorFiles) -> PublishedLayout:
-    found = recognised(files.names)
-    if found is None or found.name not in family.layouts:
-        wanted = " or ".join(layout_of(name).title for name in family.layouts)
-        looks = f"looks like {found.title}" if found else "is no layout that is known"
-        raise ConversionError(
-            f"{files.path} {looks}, but {family.name} reads {wanted}; give its files, "
-            "or name the family they are of."
-        )
-    return found
-
-
-def _image_tokenizer(
-    family: Family, files: TensorFiles, published: PublishedFiles
-) -> tuple[TensorFiles, PublishedTokenizer]:
-    """The image tokenizer, and the files that hold it."""
-    given = published.image_tokenizer
-    if given is None and not any(name.startswith(WITHIN) for name in files.names):
-        raise ConversionError(
-            f"{files.path} holds no image tokenizer; give the one that was released "
-            "with the model as --image-tokenizer."
-        )
-    found_in = files if given is None else open_tensor_files(given)
-    found = published_tokenizer(found_in)
-    if found.kind != family.image_tokenizer:
-        raise ConversionError(
-            f"{found_in.path} holds {found.kind}, but {family.name} reads and writes "
-            f"codes of {family.image_tokenizer}; give that one."
-        )
-    return found_in, found
-
-
 def _write_small_files(
     source: Source, experiment: Experiment, run: RunDirectory
 ) -> None:
@@ -291,10 +180,10 @@ def _write_small_files(
     copy_tensors(image_files, within or image_files.names, run.image_tokenizer)
     kept = {tensor.name for e in source.table.values() for tensor in e.tensors}
     kept |= set(within if image_files is files else ())
-    rest = [name for name in files.names if name not in kept]
+    exported = tensors_of(source.exported_as.manifest)
+    rest = [n for n in files.names if n in exported and n not in kept]
     copy_tensors(files, rest, run.other_tensors)
-    record = Provenance(source.layout.name, source.model, files.manifest)
-    write_atomically(run.published, record.to_json())
+    write_atomically(run.published, source.exported_as.to_json())
 
 
 def _read_weights(source: Source, experiment: Experiment) -> dict[str, Any]:
@@ -307,5 +196,6 @@ def _read_weights(source: Source, experiment: Experiment) -> dict[str, Any]:
         make_mesh(experiment.mesh),
         experiment.sharding,
         elsewhere=source.layout.elsewhere,
+        grown=source.grown,
         seed=experiment.training.seed,
     )

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from unimod_jax.convert import phi
+from unimod_jax.convert import show_o as show_o_weights
 from unimod_jax.convert.image_tokenizer_files import (
     CHAMELEON_VQGAN,
     MAGVIT_V2,
@@ -13,7 +15,27 @@ from unimod_jax.data import Notation, TextTokenizer
 from unimod_jax.data.released import chameleon, emu3, show_o
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.layout import Templates
+from unimod_jax.models import ModelConfig
+from unimod_jax.presets import preset
 from unimod_jax.training import TaskShares
+
+
+@dataclasses.dataclass(frozen=True)
+class LargerModel:
+    """A model whose training begins from published weights that lack some of it.
+
+    Attributes:
+      begins_from: the architecture of those weights, where the files do not tell it.
+      model_config: from that architecture, and the vocabulary rows that the tokenizers
+        need, to its own.
+      layout: name of its own published layout.
+      file_name: of its own published weights.
+    """
+
+    begins_from: ModelConfig
+    model_config: Callable[[ModelConfig, int], ModelConfig]
+    layout: str
+    file_name: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +45,7 @@ class Family:
     Attributes:
       name: how commands call it.
       layouts: names of its published layouts (`convert.LAYOUTS`).
-      preset: the published sizes, where the files do not tell them.
+      preset: objective, recipe and routes, and sizes where the files do not tell them.
       image_tokenizer: kind of its image tokenizer.
       image_size: pixels along a side of the images it was trained on.
       has_lines: whether a token ends each line of codes.
@@ -32,6 +54,7 @@ class Family:
       sampling: how it draws, as published.
       read_tokenizer: opens its text tokenizer: (path, rows, image_codes).
       templates: its rows: (tokenizer, codes along a side).
+      larger: what begins from the weights; None where they are the whole model.
     """
 
     name: str
@@ -45,6 +68,11 @@ class Family:
     sampling: SamplingConfig
     read_tokenizer: Callable[..., TextTokenizer]
     templates: Callable[[TextTokenizer, int], Templates]
+    larger: LargerModel | None = None
+
+    def published_model(self) -> ModelConfig:
+        """The architecture of the weights, where the files do not tell it."""
+        return self.larger.begins_from if self.larger else preset(self.preset).model
 
     def notation(self, tokenizer: TextTokenizer, side: int) -> Notation:
         """Vocabulary and templates, for images of side x side codes."""
@@ -69,6 +97,21 @@ SHOW_O = Family(
     sampling=SamplingConfig(guidance=6.0, num_steps=50, compounding=True),
     read_tokenizer=show_o.read,
     templates=_of_markers(show_o.templates),
+)
+
+# Show-o's first stages: 256 pixels (configs/showo_pretraining_stage1.yaml).
+PHI = dataclasses.replace(
+    SHOW_O,
+    name="phi",
+    layouts=("phi",),
+    preset="show_o_256",
+    image_size=256,
+    larger=LargerModel(
+        phi.phi_1_5(),
+        show_o_weights.begun_from,
+        layout="show_o",
+        file_name=show_o_weights.FILE_NAME,
+    ),
 )
 
 EMU3 = Family(
@@ -110,4 +153,4 @@ CHAMELEON = Family(
     templates=_of_markers(chameleon.templates),
 )
 
-FAMILIES = {family.name: family for family in (SHOW_O, EMU3, CHAMELEON)}
+FAMILIES = {family.name: family for family in (SHOW_O, PHI, EMU3, CHAMELEON)}

@@ -1,4 +1,7 @@
-"""What a converted model came from: enough to write its published files again."""
+"""What a converted model came from: enough to write its published files again.
+
+A model that only began from published files has those of the model it became.
+"""
 
 import dataclasses
 import json

@@ -41,13 +41,16 @@ _MARKERS = (
 
 
 def read(
-    path: str | os.PathLike[str], *, rows: int = ROWS, image_codes: int = IMAGE_CODES
+    path: str | os.PathLike[str],
+    *,
+    rows: int | None = ROWS,
+    image_codes: int = IMAGE_CODES,
 ) -> TextTokenizer:
     """Phi's tokenizer with Show-o's markers.
 
     Args:
       path: Phi-1.5's tokenizer.json, or its folder.
-      rows: embedding rows of the model.
+      rows: embedding rows of the model; None for one that gets as many as it needs.
       image_codes: of its image tokenizer.
 
     Raises:
@@ -63,6 +66,7 @@ def read(
     )
     image_start = num_text + len(_MARKERS)
     mask = image_start + image_codes
+    rows = mask + 1 if rows is None else rows
     check_rows(mask + 1, rows, path)
     of = dict(zip(_MARKERS, marker_ids(pieces, _MARKERS, path), strict=True))
     special = SpecialTokens.only(
