@@ -83,9 +83,11 @@ test-compile: .venv-compile/.stamp ## compile kernels and steps for TPUs and GPU
 parity: .venv-parity/.stamp $(addprefix $(REFERENCES)/,$(notdir $(repositories))) ## make tests/golden anew with the reference models in PyTorch, and compare
 	@.venv-parity/bin/python -m tests.golden.make_image_tokenizers \
 	  --show-o $(REFERENCES)/Show-o --chameleon $(REFERENCES)/chameleon --emu3 $(REFERENCES)/Emu3
-	@.venv-parity/bin/python tests/golden/make_language_models.py $(REFERENCES)/Show-o
+	@.venv-parity/bin/python -m tests.golden.make_language_models $(REFERENCES)/Show-o
 	@PYTHONPATH=$(REFERENCES)/chameleon:$(REFERENCES)/Emu3 \
-	  .venv-parity/bin/python tests/golden/make_pixels.py
+	  .venv-parity/bin/python -m tests.golden.make_pixels
+	@# By themselves, for then pytest fails where all are skipped.
+	@.venv-parity/bin/python -m pytest tests/golden
 	@.venv-parity/bin/python -m pytest -n $(WORKERS) \
 	  tests/convert tests/image_tokenizers tests/data/released $(PYTEST_ARGS)
 

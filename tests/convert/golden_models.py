@@ -36,7 +36,7 @@ from unimod_jax.objectives import INTERLEAVED
 GOLDEN = Path(__file__).parents[1] / "golden" / "language_models"
 WEIGHTS_OF = {
     **{"chameleon": "chameleon", "chameleon_swin": "chameleon"},
-    **{"emu3": "emu3", "show_o": "show_o"},
+    **{"emu3": "emu3", "emu3_hf": "emu3_hf", "phi": "phi", "show_o": "show_o"},
 }
 """Model -> directory of its weights; both orders of norms share theirs."""
 LAYOUT_OF = WEIGHTS_OF
@@ -44,8 +44,6 @@ NEW_TOKENS = 8
 PROMPT = ((TEXT, 5), (IMAGE, 4), (TEXT, 3))
 """How the twelve tokens of the longest row are told apart; shorter rows end sooner."""
 SLOTS = ((TEXT, 8 + NEW_TOKENS), (IMAGE, 4))
-
-elsewhere = ("model.vqmodel.",)
 
 
 def published(name: str) -> dict:
@@ -91,6 +89,7 @@ def row_layout(of: ModelSpec) -> InterleavedLayout:
 
 def read(name: str, of: ModelSpec, **more) -> dict:
     layouts = {INTERLEAVED: row_layout(of)}
+    elsewhere = LAYOUTS[LAYOUT_OF[name]].elsewhere
     return read_weights(
         files(name), table(name), of, layouts, elsewhere=elsewhere, **more
     )

@@ -11,7 +11,6 @@ import pytest
 
 from tests.convert.golden_models import (
     dense,
-    elsewhere,
     files,
     logits_of,
     read,
@@ -52,6 +51,7 @@ TOWERS = {
     "some components untied": MixtureOfTransformers(WITHOUT_NORMS),
 }
 MODELS = ("chameleon", "emu3", "show_o")
+elsewhere = layout_of("chameleon").elsewhere
 
 
 def same_logits(name, of):

@@ -45,7 +45,7 @@ def assert_same_files(name, directory):
         assert (directory / path).read_bytes() == expected
 
 
-@pytest.mark.parametrize("name", ["chameleon_swin", "emu3", "show_o"])
+@pytest.mark.parametrize("name", ["chameleon_swin", "emu3", "emu3_hf", "phi", "show_o"])
 @pytest.mark.parametrize("kind", ["dense", "towers", "routed towers"])
 def test_an_unchanged_conversion_is_written_as_the_same_files(name, kind, tmp_path):
     of = {

@@ -2,13 +2,14 @@
 
 Not a test, and imported by none: it needs torch, transformers and safetensors.
 
-    python tests/golden/make_language_models.py SHOW_O_REPOSITORY
+    python -m tests.golden.make_language_models SHOW_O_REPOSITORY
 
 where the argument is a checkout of showlab/Show-o, whose attention masks are used. It
 writes tests/golden/language_models/: for each model its config.json and its weights as
 the libraries themselves write them, and golden.npz with hidden states at every stage,
-logits and greedy continuations; and published_shapes.json, the names and shapes of the
-released models. Every weight is random: none is left at 0 or 1.
+logits and greedy continuations (and for Emu3 with its image tokenizer, what it makes of
+images in the prompt); and published_shapes.json, the names and shapes of the released
+models.
 """
 
 import importlib.util
@@ -31,90 +32,33 @@ from transformers import (
     PhiForCausalLM,
 )
 
+from tests.golden.make_image_tokenizers import (
+    channels_first,
+    channels_last,
+    check_margin,
+)
+from tests.golden.random_tensors import random_images
+from tests.golden.tiny_references import (
+    IMAGE_PLACE,
+    chameleon,
+    emu3,
+    emu3_hf,
+    phi,
+    show_o,
+)
+
 OUT = Path(__file__).parent / "language_models"
 NEW_TOKENS = 8
 LENGTHS = (12, 9, 5)
 METADATA = {"format": "pt"}
-
-# --- Sizes and weights ----------------------------------------------------------------
-
-LLAMA = {
-    "hidden_size": 48,
-    "intermediate_size": 72,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": None,
-}
-CHAMELEON_ROWS = 96
-IMAGE_IDS = range(64, 80)
-TINY_VQ = {
-    "embed_dim": 8,
-    "num_embeddings": 16,
-    "latent_channels": 8,
-    "resolution": 16,
-    "base_channels": 32,
-    "channel_multiplier": [1, 2],
-    "num_res_blocks": 1,
-}
+SHARD = "100KB"
+IMAGES = (2, 12, 8, 3)
+"""Images, rows, columns, channels; two pixels a side are one code."""
 SHOW_O_SPECIAL = {
     **{"pad": 40, "begin_image": 41, "end_image": 42, "text_to_image": 43},
     **{"understanding": 44, "begin": 45, "end": 46, "mask": 63},
 }
-SHOW_O_ROWS = 64
 SHOW_O_CODES = range(47, 63)
-
-
-def letters(code):
-    """An image code as Chameleon's vocabulary spells it: digits as A to J, then Z."""
-    return "IMGIMG" + "".join("ABCDEFGHIJ"[int(digit)] for digit in str(code)) + "Z"
-
-
-def randomise(model, dtype):
-    """Random weights everywhere, exact in a dtype; the model computes in float32."""
-    generator = torch.Generator().manual_seed(7)
-    for name, weight in model.named_parameters():
-        value = torch.randn(weight.shape, generator=generator)
-        if weight.ndim == 1 or re.search(r"[qk]_norm\.", name):
-            value = 0.2 * value + (0 if name.endswith("bias") else 1)
-        elif "embed" not in name:
-            value = 1.5 * value / weight.shape[-1] ** 0.5
-        weight.data = value.to(dtype).float()
-    return model.float().eval()
-
-
-def chameleon(swin):
-    vocabulary = {letters(n): IMAGE_IDS[n] for n in range(16)} | {"<image>": 80}
-    config = ChameleonConfig(
-        **LLAMA,
-        vocab_size=CHAMELEON_ROWS,
-        swin_norm=swin,
-        vocabulary_map=vocabulary,
-        vq_config=TINY_VQ,
-        attn_implementation="eager",
-    )
-    return randomise(ChameleonForConditionalGeneration(config), torch.bfloat16)
-
-
-def emu3():
-    config = Emu3TextConfig(
-        **LLAMA, vocab_size=CHAMELEON_ROWS, attn_implementation="eager"
-    )
-    return randomise(Emu3ForCausalLM(config), torch.bfloat16)
-
-
-def show_o():
-    config = PhiConfig(
-        **(LLAMA | {"hidden_size": 32, "num_key_value_heads": 4}),
-        vocab_size=SHOW_O_ROWS,
-        qk_layernorm=True,
-        attn_implementation="eager",
-    )
-    return randomise(PhiForCausalLM(config), torch.float32)
-
 
 # --- What they compute ----------------------------------------------------------------
 
@@ -222,11 +166,48 @@ def omni_rows(model, repository, random):
     return found
 
 
+def image_rows(model, random):
+    """Prompts with an image: pixels, its codes, logits of the row, the image again."""
+    vqmodel, image = model.model.vqmodel, channels_first(random_images(IMAGES))
+    count, rows, columns = (IMAGES[0], *(n // 2 for n in IMAGES[1:3]))
+    sizes = torch.tensor([IMAGES[1:3]] * count)
+    before, after = (random.integers(1, 64, (count, n)) for n in (3, 4))
+    places = np.full((count, rows * (columns + 1)), IMAGE_PLACE)
+    prompt = torch.from_numpy(np.concatenate([before, places, after], axis=1))
+    with torch.no_grad():
+        frames = image[:, None].repeat(1, 4, 1, 1, 1)
+        latent = vqmodel.quant_conv(vqmodel.encoder(frames).permute(0, 2, 1, 3, 4))
+        check_margin(
+            channels_last(latent[:, :, 0]), vqmodel.quantize.embedding.weight.numpy()
+        )
+        code = torch.stack(list(vqmodel.encode(image, sizes).image_tokens))
+        found = model.model.get_image_tokens(image, sizes).long()
+        ids = prompt.masked_scatter(prompt == IMAGE_PLACE, found)
+        logits = model(input_ids=ids).logits
+        seen = model(input_ids=prompt, pixel_values=image, image_sizes=sizes).logits
+        # Releases of transformers before its pull request 47948 do that.
+        assert torch.allclose(logits, seen, atol=1e-5), "this transformers drops images"
+        written = found.reshape(count, -1)
+        behind = torch.zeros(count, 3, dtype=torch.long)
+        drawn = model.model.decode_image_tokens(
+            torch.cat([written, behind], dim=1), rows, columns
+        )
+    return {
+        "image/code": code.numpy().astype(np.int32),
+        "image/ids": ids.numpy().astype(np.int32),
+        "image/logits": logits.numpy(),
+        "image/pixel": channels_last(drawn),
+    }
+
+
 # --- Files ----------------------------------------------------------------------------
 
 
 def write(name, arrays, config):
+    """Arrays and config in a folder without the weights of an earlier run."""
     (OUT / name).mkdir(parents=True, exist_ok=True)
+    for earlier in (OUT / name).glob("model*.safetensors*"):
+        earlier.unlink()
     np.savez_compressed(OUT / name / "golden.npz", **arrays)
     text = json.dumps(config, indent=1, sort_keys=True, default=str)
     (OUT / name / "config.json").write_text(text + "\n")
@@ -235,6 +216,15 @@ def write(name, arrays, config):
 def write_tensors(name, tensors, dtype):
     stored = {key: value.to(dtype).contiguous() for key, value in tensors.items()}
     save_file(stored, OUT / name / "model.safetensors", metadata=METADATA)
+
+
+def write_as_released(name, model, arrays, dtype):
+    """By the library itself, in shards; with today's names, not those of older ones."""
+    write(name, arrays, model.config.to_dict())
+    model.to(dtype).save_pretrained(
+        OUT / name, max_shard_size=SHARD, save_original_format=False
+    )
+    (OUT / name / "generation_config.json").unlink()
 
 
 def published_shapes():
@@ -286,9 +276,15 @@ def main():
             }
             write_tensors(name, tensors, torch.bfloat16)
     model = emu3()
-    write("emu3", causal_rows(model, model.model, ids), model.config.to_dict())
-    model.to(torch.bfloat16).save_pretrained(OUT / "emu3", max_shard_size="100KB")
-    (OUT / "emu3" / "generation_config.json").unlink()
+    arrays = causal_rows(model, model.model, ids)
+    write_as_released("emu3", model, arrays, torch.bfloat16)
+    model = emu3_hf()
+    arrays = causal_rows(model, model.model.text_model, ids)
+    arrays |= image_rows(model, np.random.default_rng(4))
+    write_as_released("emu3_hf", model, arrays, torch.bfloat16)
+    model = phi()
+    arrays = causal_rows(model, model.model, ids)
+    write_as_released("phi", model, arrays, torch.float16)
     model, ids = show_o(), ids % 40
     arrays = causal_rows(model, model.model, ids)
     arrays |= omni_rows(model, sys.argv[1], random)

@@ -3,21 +3,17 @@
 Needs torch, torchvision and transformers, and checkouts of facebookresearch/chameleon
 and baaivision/Emu3 on the path:
 
-    PYTHONPATH=chameleon:Emu3 python tests/golden/make_pixels.py
+    PYTHONPATH=chameleon:Emu3 python -m tests.golden.make_pixels
 
 Show-o's transform is torchvision's, as its training/utils.py puts it together.
 Pictures are made from a seed by `tests.data.released.pictures`, and are not saved.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.data.released.pictures import EMU3_RANGE, SIZE, pictures  # noqa: E402
+from tests.data.released.pictures import EMU3_RANGE, SIZE, pictures
 
 
 def show_o(picture):

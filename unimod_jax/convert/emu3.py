@@ -1,8 +1,9 @@
 """Emu3 (2409.18869): a Llama block, published in three sets of names.
 
 The original files (BAAI/Emu3-Chat, -Gen, -Stage1) hold the language model alone; those
-for transformers (-hf) hold the image tokenizer too, and older ones of them call
-everything differently. The rotary pairs are (first half, second half) in all, as ours.
+for transformers (-hf) hold the image tokenizer too. Their tensors are called as the
+modules of transformers are now, or as in its first release, whose names transformers 5
+writes again. The rotary pairs are (first half, second half) in all, as ours.
 """
 
 import dataclasses
