@@ -20,6 +20,7 @@ from unimod_jax.convert import (
     chameleon_vqgan,
     magvit_v2,
     movqgan,
+    phi,
 )
 from unimod_jax.convert.safetensors_format import header_bytes, make_header
 from unimod_jax.image_tokenizers import (
@@ -46,6 +47,22 @@ CONFIGS = {
         "num_vq_tokens": 1024,
         "vocab_size": 58_498,
         "w_clip_vit": False,
+    },
+    # microsoft/phi-1_5, config.json
+    "phi": {
+        "hidden_act": "gelu_new",
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "layer_norm_eps": 1e-5,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 24,
+        "num_key_value_heads": None,
+        "partial_rotary_factor": 0.5,
+        "qk_layernorm": False,
+        "rope_scaling": None,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": False,
+        "vocab_size": 51_200,
     },
     # Defaults of baaivision/Emu3, emu3/mllm/configuration_emu3.py
     "emu3": {
@@ -84,12 +101,22 @@ def write_published(family, folder):
     weights = folder / "weights"
     weights.mkdir(parents=True)
     (weights / "config.json").write_text(json.dumps(CONFIGS[family]))
-    return {"show-o": _show_o, "emu3": _emu3, "chameleon": _chameleon}[family](weights)
+    return _WRITERS[family](weights)
 
 
 def _show_o(weights):
     table = LAYOUTS["show_o"].weights(preset("show_o_512").model, 1)
     _write_holes(weights / "model.safetensors", _described(table, FLOAT32))
+    return _with_tokenizers_of_show_o(weights)
+
+
+def _phi(weights):
+    table = LAYOUTS["phi"].weights(phi.phi_1_5(), 1)
+    _write_holes(weights / "model.safetensors", _described(table, np.dtype(np.float16)))
+    return _with_tokenizers_of_show_o(weights)
+
+
+def _with_tokenizers_of_show_o(weights):
     config, vision = MagvitV2Config(), weights.with_name("magvitv2")
     vision.mkdir()
     tensors = _described(magvit_v2.weight_map(config), FLOAT32)
@@ -143,6 +170,9 @@ def _chameleon(weights):
     entries |= {f"entry{n}": n for n in range(len(entries), CHAMELEON_ROWS)}
     path.write_text(json.dumps(held))
     return PublishedFiles(weights, vision)
+
+
+_WRITERS = {"show-o": _show_o, "phi": _phi, "emu3": _emu3, "chameleon": _chameleon}
 
 
 def _described(table, dtype):

@@ -9,7 +9,8 @@ from tests.released_models.published_release import write_published
 from unimod_jax.data import RowTemplates, caption_ids, document, question_ids
 from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from unimod_jax.released_models import FAMILIES, WarmStart
-from unimod_jax.released_models.conversion import open_source, starting_experiment
+from unimod_jax.released_models.conversion import starting_experiment
+from unimod_jax.released_models.source import open_source
 from unimod_jax.training import Assembly, RunDirectory
 from unimod_jax.training.run_directory import experiment_to_json
 from unimod_jax.training.sharded_step import abstract_state
@@ -17,10 +18,11 @@ from unimod_jax.training.sharded_step import abstract_state
 ROWS = {
     # family: (embedding rows, id of code 0, codes, slots of an image)
     "show-o": (58_498, 50_305, 8192, 32 * 32),
+    "phi": (58_498, 50_305, 8192, 16 * 16),
     "emu3": (184_622, 151_854, 32_768, 64 * 65),
     "chameleon": (65_536, 4, 8192, 32 * 32),
 }
-PARAMETERS = {"show-o": 1.45e9, "emu3": 8.49e9, "chameleon": 7.01e9}
+PARAMETERS = {"show-o": 1.45e9, "phi": 1.45e9, "emu3": 8.49e9, "chameleon": 7.01e9}
 
 
 @pytest.fixture(scope="module", params=list(ROWS))
@@ -53,11 +55,13 @@ def test_the_experiment_of_a_conversion_is_read_as_it_was_written(experiment, tm
 
 
 def test_every_parameter_of_the_model_comes_from_the_files(source, experiment):
+    """Or is what Show-o has beyond Phi."""
     params = abstract_state(Assembly(experiment)).params
     held = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    tensors = [tensor for e in source.table.values() for tensor in e.tensors]
-    assert held == sum(math.prod(tensor.shape) for tensor in tensors)
+    shapes = {path: entry.parameter_shape for path, entry in source.table.items()}
+    assert held == sum(map(math.prod, {**shapes, **source.grown}.values()))
     assert held == pytest.approx(PARAMETERS[source.family.name], rel=0.005)
+    assert bool(source.grown) == (source.family.name == "phi")
 
 
 def test_prompts_and_questions_fit_the_rows(source, experiment):

@@ -4,8 +4,8 @@ A table says which tensor of a file is which parameter (`weight_map`); `phi`, `s
 `emu3`, `chameleon` and `chameleon_shards` make the tables of language models from their
 architecture, and `layouts` knows them all by name.
 Reading order: `weight_map`, `safetensors_format`, `tensor_files`, `layer_table`, one
-family, `layouts`, `check_tensors`, `read_weights`, `manifest`, `write_files`,
-`write_weights`.
+family, `layouts`, `check_tensors`, `read_array`, `read_weights`, `manifest`,
+`write_files`, `write_weights`, `growth`.
 """
 
 from unimod_jax.convert.check_tensors import check_tensors

@@ -1,10 +1,8 @@
 """Published weights, read into the parameters of any model of their architecture.
 
-Each parameter is made where it stays: every device's part is filled from a few
-megabytes of the file at a time, and no tensor is ever whole in between. What a
-parameter starts from is `models.warm_start.dense_sources`: towers are copies, routers
-are fresh. Where a model begins larger than its files (`growth`), what they lack is as a
-fresh model has it.
+Each parameter is made where it stays (`read_array`). What it starts from is
+`models.warm_start.dense_sources`: towers are copies, routers are fresh. Where a model
+begins larger than its files (`growth`), what they lack is as a fresh model has it.
 """
 
 import functools
@@ -16,12 +14,12 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh, Sharding, SingleDeviceSharding
 
 from unimod_jax.convert.check_tensors import check_tensors
 from unimod_jax.convert.conversion_error import ConversionError
+from unimod_jax.convert.read_array import read_array
 from unimod_jax.convert.tensor_files import TensorFiles
 from unimod_jax.convert.weight_map import FileTensor, JoinedTensors, Table
 from unimod_jax.layout import RowLayout
@@ -31,8 +29,6 @@ from unimod_jax.models.warm_start import DENSE_TOWER, Path, dense_sources
 from unimod_jax.parallel import ShardingRules, tree_sharding
 
 _PARAMS = "params"
-_ALIGNMENT = 64
-"""Bytes. JAX on CPU takes over arrays that start at such an address, uncopied."""
 
 
 def read_weights(
@@ -82,18 +78,14 @@ def read_weights(
     places = _places(abstract, target, mesh, rules or ShardingRules())
     sources = _sources(target, spec, table, grown)
     begun = {path for path, of_leaf in sources.items() if grown.keys() & set(of_leaf)}
-    fresh = _fresh(
-        init, {p: places[p] for p in target if p not in sources or p in begun}
-    )
-    read = {}
+    fresh = {path for path in target if path not in sources}
+    made = _fresh(init, {path: places[path] for path in fresh | begun})
     # Grown ones first, so that what they are drawn from is gone before the rest comes.
     for path in sorted(sources, key=lambda path: path not in begun):
-        entries = [table[source] for source in sources[path]]
-        shape, place = target[path].shape, places[path]
-        read[path] = _array(files, entries, shape, dtype, place, fresh.pop(path, None))
-    return flax.traverse_util.unflatten_dict(
-        {path: read[path] if path in read else fresh[path] for path in target}
-    )
+        entries, shape = [table[source] for source in sources[path]], target[path].shape
+        begins = made.pop(path, None)
+        made[path] = read_array(files, entries, shape, dtype, places[path], begins)
+    return flax.traverse_util.unflatten_dict({path: made[path] for path in target})
 
 
 def read_parameters(
@@ -114,7 +106,7 @@ def read_parameters(
     def parameter(entry: FileTensor | JoinedTensors) -> jax.Array:
         counts = jnp.issubdtype(files.dtype(entry.tensors[0].name), jnp.integer)
         own = jnp.int32 if counts else dtype
-        return _array(files, [entry], entry.parameter_shape, own, place)
+        return read_array(files, [entry], entry.parameter_shape, own, place)
 
     return flax.traverse_util.unflatten_dict(
         {path: parameter(entry) for path, entry in table.items()}
@@ -193,119 +185,3 @@ def _is_param(path: Path) -> bool:
 
 def _flat(tree: Any) -> dict[Any, Any]:
     return flax.traverse_util.flatten_dict(tree)
-
-
-# --- One parameter --------------------------------------------------------------------
-
-
-def _array(
-    files: TensorFiles,
-    entries: Sequence[FileTensor | JoinedTensors],
-    shape: tuple[int, ...],
-    dtype: jax.typing.DTypeLike,
-    place: Sharding,
-    fresh: jax.Array | None = None,
-) -> jax.Array:
-    """One parameter; entries are its layers where the shape has an axis of them.
-
-    Where it is larger than what the files hold, the rest is of `fresh`, which lies in
-    the same place.
-    """
-    stacked = len(shape) > len(entries[0].parameter_shape)
-    shards = fresh.addressable_shards if fresh is not None else ()
-    begun = {shard.index: shard.data for shard in shards}
-
-    def part(of_device: Any) -> np.ndarray:
-        index = tuple(
-            slice(*each.indices(n)) for each, n in zip(of_device, shape, strict=True)
-        )
-        out = _aligned([each.stop - each.start for each in index], np.dtype(dtype))
-        if begun:
-            out[...] = begun[of_device]
-        if not stacked:
-            _fill_held(out, files, entries[0], index)
-            return out
-        for layer, entry in enumerate(entries[index[0]]):
-            _fill_held(out[layer], files, entry, index[1:])
-        return out
-
-    made = jax.make_array_from_callback(shape, place, part)
-    return made.block_until_ready()
-
-
-def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """An array that JAX on CPU need not copy."""
-    num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + num_bytes].view(dtype).reshape(shape)
-
-
-def _fill_held(
-    out: np.ndarray,
-    files: TensorFiles,
-    entry: FileTensor | JoinedTensors,
-    index: tuple[slice, ...],
-) -> None:
-    """Fills as much of an array as the files hold of that part of the parameter."""
-    lengths = entry.parameter_shape
-    held = tuple(
-        slice(each.start, min(each.stop, length))
-        for each, length in zip(index, lengths, strict=True)
-    )
-    counts = [each.stop - each.start for each in held]
-    if min(counts, default=1) > 0:
-        _fill(out[..., *map(slice, counts)], files, entry, held)
-
-
-def _fill(
-    out: np.ndarray,
-    files: TensorFiles,
-    entry: FileTensor | JoinedTensors,
-    index: tuple[slice, ...],
-) -> None:
-    """Fills an array with a part of a parameter."""
-    if isinstance(entry, JoinedTensors):
-        _fill_joined(out, files, entry, index)
-        return
-    axes = entry.rearrangement.axes
-    if axes is None:
-        out[...] = entry.rearrangement.to_ours(files.read(entry.name))[index]
-        return
-    axes = axes or tuple(range(len(index)))
-    if not axes:
-        out[...] = files.read(entry.name)
-        return
-    of_file = [slice(None)] * len(axes)
-    for ours, theirs in enumerate(axes):
-        of_file[theirs] = index[ours]
-    # Rows of the file are one of our axes, of which a few are filled at a time.
-    ours, rows = axes.index(0), of_file[0]
-    for start, stop in files.pieces(entry.name, rows.start, rows.stop):
-        piece = files.read(entry.name, start, stop)[:, *of_file[1:]].transpose(axes)
-        filled = slice(start - rows.start, stop - rows.start)
-        out[(slice(None),) * ours + (filled,)] = piece
-
-
-def _fill_joined(
-    out: np.ndarray, files: TensorFiles, entry: JoinedTensors, index: tuple[slice, ...]
-) -> None:
-    if (axis := entry.axis) is None:
-        copies = np.stack([files.read(part.name) for part in entry.tensors])
-        out[...] = copies.astype(np.float64).mean(axis=0)[index]
-        return
-    first, wanted = 0, index[axis]
-    for part in entry.tensors:
-        length = part.parameter_shape[axis]
-        start = max(wanted.start, first)
-        stop = min(wanted.stop, first + length)
-        if start < stop:
-            before = (slice(None),) * axis
-            of_part = (*index[:axis], slice(start - first, stop - first))
-            _fill(
-                out[*before, start - wanted.start : stop - wanted.start],
-                files,
-                part,
-                (*of_part, *index[axis + 1 :]),
-            )
-        first += length
