@@ -8,8 +8,9 @@ import pytest
 
 from experiments.checkpoint_tour.tiny_release import Release, write_release
 from experiments.convert import main
-from unimod_jax.convert import ConversionError
+from unimod_jax.convert import LAYOUTS, ConversionError
 from unimod_jax.data import DataError
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from unimod_jax.released_models import (
     AS_RELEASED,
     FAMILIES,
@@ -57,6 +58,19 @@ def test_towers_and_routes_are_what_was_asked_for(release):
             spec = Assembly(asked).spec
             assert bool(spec.towers.untied_components) == towers
             assert any(design.routing.routes for design in spec.designs) == routes
+
+
+def test_a_model_that_sees_features_of_clip_only_draws(show_o):
+    source = open_source(FAMILIES["show-o"], show_o.files)
+    with_clip = dataclasses.replace(source, layout=LAYOUTS["show_o_clip"])
+    sees = {
+        variant.layout.name: set(
+            Assembly(starting_experiment(variant, AS_RELEASED, 8)).layouts
+        )
+        for variant in (source, with_clip)
+    }
+    assert sees["show_o"] - sees["show_o_clip"] == {IMAGE_TO_TEXT}
+    assert TEXT_TO_IMAGE in sees["show_o_clip"]
 
 
 def test_a_directory_that_exists_is_not_touched(show_o, tmp_path):

@@ -23,6 +23,8 @@ class PublishedLayout:
       model_config: from the published config.json to the architecture.
       markers: a file of this layout holds a tensor whose name starts with each of them.
       elsewhere: prefixes of tensors in the same files that are other tables'.
+      reads_codes: whether the model describes images by their codes; else by features
+        of an encoder that rows here do not have, and it can only draw.
     """
 
     name: str
@@ -31,6 +33,7 @@ class PublishedLayout:
     model_config: Callable[[Mapping[str, Any]], ModelConfig]
     markers: tuple[str, ...]
     elsewhere: tuple[str, ...] = ()
+    reads_codes: bool = True
 
 
 def _whole(weights: Callable[[ModelConfig], Table]) -> Callable[..., Table]:
@@ -59,6 +62,7 @@ _ALL = (
         show_o.model_config,
         ("showo.model.", show_o.PROJECTOR_PREFIX),
         (show_o.PROJECTOR_PREFIX,),
+        reads_codes=False,
     ),
     PublishedLayout(
         "show_o",

@@ -31,6 +31,7 @@ from unimod_jax.training import (
     Assembly,
     Experiment,
     RunDirectory,
+    TaskShares,
     TrainingConfig,
 )
 from unimod_jax.training.converted_weights import save_weights
@@ -148,11 +149,20 @@ def starting_experiment(
             question_tokens=_QUESTION_TOKENS,
             batch_size=chosen.batch_rows,
         ),
-        task_shares=family.task_shares,
+        task_shares=_task_shares(source),
         training=TrainingConfig(**dataclasses.asdict(chosen.recipe)),
         sampling=family.sampling,
         notation=family.notation(source.text_tokenizer, side),
     )
+
+
+def _task_shares(source: Source) -> TaskShares:
+    """Rows of a training step: of tasks that the released model knows."""
+    shares = source.family.task_shares
+    if source.layout.reads_codes:
+        return shares
+    drawing = shares.text_to_image + shares.image_to_text
+    return dataclasses.replace(shares, text_to_image=drawing, image_to_text=0)
 
 
 def copy_tensors(files: TensorFiles, names: Sequence[str], directory: Path) -> None:
