@@ -1,11 +1,12 @@
 """What a run directory says about its experiment is what was trained."""
 
+import dataclasses
 import logging
 
 import pytest
 
 from experiments.command_line import experiment_names, load_experiment
-from tests.training.tiny_experiment import tiny_experiment
+from tests.training.tiny_experiment import tiny_experiment, with_mesh
 from unimod_jax.training import loop
 from unimod_jax.training.run_directory import experiment_from_json, experiment_to_json
 
@@ -28,3 +29,13 @@ def test_a_run_says_in_which_order_attention_reads_its_rows(
         loop.train(tiny_experiment(data_directory), tmp_path)
     said = "text_to_image rows: attention in storage order (1 blocks of 128 as stored"
     assert said in caplog.text
+
+
+def test_rows_that_do_not_fit_the_devices_leave_no_run_behind(tmp_path):
+    tiny = tiny_experiment(tmp_path / "data")
+    odd = dataclasses.replace(
+        tiny, data=dataclasses.replace(tiny.data, batch_size=tiny.data.batch_size // 4)
+    )
+    with pytest.raises(ValueError, match="cannot be taken evenly over 8 devices; chan"):
+        loop.train(with_mesh(odd, fsdp=8), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

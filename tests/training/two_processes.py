@@ -40,12 +40,14 @@ class TwoProcesses:
       home: where processes run; their compiled programs are kept below it.
       data: the data directory.
       steps: of the run.
+      experiment: name or file of the experiment.
     """
 
     run: RunDirectory
     home: Path
     data: Path
     steps: int
+    experiment: str = str(EXPERIMENT)
     running: list[subprocess.Popen] = dataclasses.field(default_factory=list)
     logs: list[Path] = dataclasses.field(default_factory=list)
     starts: int = 0
@@ -65,7 +67,7 @@ class TwoProcesses:
         for index in indices:
             log = self.home / f"{self.run.path.name}-{self.starts}-{index}.log"
             command = [
-                *(sys.executable, "-m", "experiments.train", str(EXPERIMENT)),
+                *(sys.executable, "-m", "experiments.train", self.experiment),
                 *("--run-dir", str(self.run.path)),
                 *("--data.directory", str(self.data)),
                 *("--training.steps", str(self.steps)),

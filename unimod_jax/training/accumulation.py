@@ -31,9 +31,10 @@ def check_parts(rows: dict[str, int], parts: int, shards: int = 1) -> None:
     for task, count in rows.items():
         if count % (parts * shards):
             over = f" over {shards} devices" if shards > 1 else ""
+            how = f"in {parts} equal parts" if parts > 1 else "evenly"
             raise ValueError(
-                f"{count} rows of {task} a step cannot be taken in {parts} equal parts"
-                f"{over}; change training.accumulation_steps, data.batch_size or mesh."
+                f"{count} rows of {task} a step cannot be taken {how}{over}; change "
+                "training.accumulation_steps, data.batch_size or mesh."
             )
 
 

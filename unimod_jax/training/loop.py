@@ -36,7 +36,7 @@ from unimod_jax.training.processes import ALONE, Processes
 from unimod_jax.training.profile import ProfileSteps, StepTrace
 from unimod_jax.training.progress import Progress
 from unimod_jax.training.run_directory import RunDirectory, RunError
-from unimod_jax.training.sharded_step import jit_step
+from unimod_jax.training.sharded_step import check_rows, jit_step
 from unimod_jax.training.skipped_steps import METRIC, SkipBudget
 from unimod_jax.training.starting_point import StartingPoint
 from unimod_jax.training.state import TrainState, make_state
@@ -194,6 +194,7 @@ def _open_trainer(
 ) -> Trainer:
     """Claims the run directory and makes the trainer of its experiment."""
     assembly = Assembly(experiment)
+    check_rows(assembly, make_mesh(experiment.mesh))
     with processes.first_goes_ahead("data set, configuration and tokenizer"):
         prepare(experiment.data)
         records = open_split(experiment.data, experiment.data.train_split)

@@ -124,16 +124,25 @@ def placed_state(boxed: TrainState, mesh: Mesh, rules: ShardingRules) -> TrainSt
     return jax.tree.map(_placed, nn.unbox(boxed), shardings)
 
 
+def check_rows(assembly: Assembly, mesh: Mesh) -> None:
+    """Refuses a step whose rows are not alike on all devices and in all parts.
+
+    Raises:
+      ValueError: for a task whose rows do not divide, saying which.
+    """
+    experiment = assembly.experiment
+    parts = experiment.training.accumulation_steps
+    check_parts(assembly.rows, parts, row_shards(mesh, experiment.sharding))
+
+
 def placed_batch(assembly: Assembly, mesh: Mesh) -> UnifiedBatch:
     """The shapes of a batch, each with its sharding on the mesh.
 
     Raises:
       ValueError: for rows that do not divide over devices and parts.
     """
-    rules = assembly.experiment.sharding
-    parts = assembly.experiment.training.accumulation_steps
-    check_parts(assembly.rows, parts, row_shards(mesh, rules))
-    rows = batch_sharding(mesh, rules)
+    check_rows(assembly, mesh)
+    rows = batch_sharding(mesh, assembly.experiment.sharding)
     batch = abstract_batch(assembly, assembly.rows)
     return jax.tree.map(lambda leaf: _placed(leaf, rows), batch)
 
