@@ -58,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where to write the grid of images (default: sample.png)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="another seed, other images (default: 0)"
+        "--seed",
+        type=_seed,
+        default=0,
+        help="another seed, other images; other captions, of models that draw those by "
+        "chance (default: 0)",
     )
     parser.add_argument(
         "--scale",
@@ -103,7 +107,7 @@ def _caption(options: argparse.Namespace) -> None:
     images = [trained.codec.read_picture(path) for path in options.image]
     sampler = Sampler(trained, batch_size=min(len(images), _LARGEST_BATCH))
     asked = [options.question] * len(images) if options.question else ()
-    for caption in sampler.caption(images, asked):
+    for caption in sampler.caption(images, asked, options.seed):
         print(caption)
 
 

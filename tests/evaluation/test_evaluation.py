@@ -13,6 +13,7 @@ from unimod_jax.data import DataConfig, SplitRecords, open_split
 from unimod_jax.data.handwritten_digits.wordings import digit_in_caption
 from unimod_jax.evaluation import (
     DigitClassifier,
+    Sampler,
     TrainedRun,
     image_grid,
     realised_saving,
@@ -136,6 +137,19 @@ def test_sample_captions_an_image(
     scan.write_bytes(png_bytes(held_out[0].image))
     sample([str(run_path), "--image", str(scan)])
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_sample_draws_captions_by_chance_from_the_seed(
+    run_path: Path, held_out: SplitRecords, monkeypatch: pytest.MonkeyPatch, tmp_path
+):
+    scan = tmp_path / "scan.png"
+    scan.write_bytes(png_bytes(held_out[0].image))
+    seeds = []
+    monkeypatch.setattr(
+        Sampler, "caption", lambda _, images, asked, seed: seeds.append(seed) or []
+    )
+    sample([str(run_path), "--image", str(scan), "--seed", "7"])
+    assert seeds == [7]
 
 
 @pytest.mark.parametrize(

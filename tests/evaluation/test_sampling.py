@@ -53,6 +53,19 @@ def test_captions_do_not_depend_on_their_neighbours(
     assert together == [sampler.caption([image])[0] for image in images]
 
 
+def test_captions_are_greedy_unless_the_run_samples_them(
+    trained: TrainedRun, sampler: Sampler, held_out: SplitRecords
+):
+    images = [record.image for record in held_out[:4]]
+    assert sampler.caption(images, seed=0) == sampler.caption(images, seed=1)
+    sampling = dataclasses.replace(trained.experiment.sampling, text_temperature=5.0)
+    experiment = dataclasses.replace(trained.experiment, sampling=sampling)
+    warm = Sampler(dataclasses.replace(trained, experiment=experiment), batch_size=4)
+    first, again, other = (warm.caption(images, seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
 class Negatives:
     """A codec whose codes are the grey levels of an image's negative."""
 

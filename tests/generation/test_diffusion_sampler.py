@@ -60,7 +60,7 @@ def clean_BNP():
 @pytest.mark.parametrize("streams", STREAM_CHOICES.values(), ids=STREAM_CHOICES)
 @pytest.mark.parametrize("num_steps", [1, 10])
 def test_an_oracle_denoiser_recovers_the_clean_image(streams, num_steps, clean_BNP):
-    guided = GuidedRows(rows_of(streams), 1.0)
+    guided = GuidedRows(rows_of(streams))
     drawn = denoise_patches(oracle_of(clean_BNP), guided, num_steps, jax.random.key(0))
     np.testing.assert_allclose(drawn, clean_BNP, atol=2e-3)
 
@@ -75,7 +75,7 @@ def test_time_falls_from_one_in_equal_steps_and_patches_start_as_noise(clean_BNP
         return oracle(group)
 
     rows = rows_of(STREAM_CHOICES["two streams"])
-    denoise_patches(watched, GuidedRows(rows, 1.0), 4, jax.random.key(0))
+    denoise_patches(watched, GuidedRows(rows), 4, jax.random.key(0))
     jax.effects_barrier()
     np.testing.assert_allclose(
         np.stack(times),
@@ -103,7 +103,7 @@ def test_patches_on_the_way_are_noised_as_in_training():
     layout = ImageDiffusion().layouts(sizes, STREAM_CHOICES["two streams"])
     group = random_group(layout[TEXT_TO_IMAGE], NUM_ROWS)
     rows = dataclasses.replace(group, patch_BNP=jnp.zeros_like(clean_BNP))
-    denoise_patches(watched, GuidedRows(rows, 1.0), 6, jax.random.key(0))
+    denoise_patches(watched, GuidedRows(rows), 6, jax.random.key(0))
     jax.effects_barrier()
     assert len(steps) == 6
     shares = [float(signal_share(time_BN[0, 0])) for _, time_BN in steps]
@@ -127,7 +127,7 @@ def test_an_unsure_denoiser_ends_within_the_range_of_patches():
     def forward(group):
         return answer(group, jnp.zeros_like(group.patch_BNP))
 
-    guided = GuidedRows(rows_of(STREAM_CHOICES["two streams"]), 1.0)
+    guided = GuidedRows(rows_of(STREAM_CHOICES["two streams"]))
     drawn = denoise_patches(forward, guided, 8, jax.random.key(0))
     assert np.isfinite(drawn).all()
     assert np.abs(drawn).max() <= 1.0 + 1e-5

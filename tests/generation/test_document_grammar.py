@@ -20,7 +20,7 @@ BEGIN_IMAGE, END_IMAGE = SPECIAL.begin_image, SPECIAL.end_image
 BEGIN_SPEECH, END_SPEECH = SPECIAL.begin_speech, SPECIAL.end_speech
 END_OF_LINE = SPECIAL.end_of_line
 # Words 12 to 15, codes 16 to 19, units 20 to 23; two lines of two codes.
-LINED = Grammar(24, (12, 16), (16, 20), (20, 24), image_slots=6, line_length=2)
+LINED = Grammar(24, ((12, 16),), (16, 20), (20, 24), image_slots=6, line_length=2)
 PLAIN = dataclasses.replace(LINED, image_slots=4, line_length=0)
 NUM_ROWS = 4
 
@@ -178,7 +178,7 @@ def test_prompts_may_end_with_an_opening(slots, expected):
 
 
 def test_continuous_images_come_whole():
-    grammar = Grammar(24, (12, 16), image_slots=4)
+    grammar = Grammar(24, ((12, 16),), image_slots=4)
     start = after_prompts([BEGIN_IMAGE] * NUM_ROWS, room(), grammar)
     assert not grammar.writes_images and PLAIN.writes_images
     np.testing.assert_array_equal(start.in_image, True)

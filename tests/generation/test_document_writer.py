@@ -29,6 +29,7 @@ from unimod_jax.generation import (
     Grammar,
     GuidedRows,
     TokenSampler,
+    without_text,
     write_documents,
 )
 from unimod_jax.generation.document_grammar import Progress
@@ -53,7 +54,7 @@ BEGIN_SPEECH, END_SPEECH = SPECIAL.begin_speech, SPECIAL.end_speech
 END_OF_LINE = SPECIAL.end_of_line
 MODALITIES = (TEXT, IMAGE, SPEECH)
 SLOTS = ((TEXT, 12), (IMAGE, 12), (SPEECH, 5))
-GRAMMAR = Grammar(24, (12, 16), (16, 20), (20, 24), image_slots=6, line_length=2)
+GRAMMAR = Grammar(24, ((12, 16),), (16, 20), (20, 24), image_slots=6, line_length=2)
 GREEDY = TokenSampler(temperature=0.0)
 # Four rows of different lengths, whose next tokens are of three modalities.
 PROMPTS = [
@@ -65,18 +66,20 @@ PROMPTS = [
 NUM_TOKENS = 14
 
 
+def document_of(ids):
+    """Ids cut into spans by what they are."""
+    spans, in_image = [], False
+    for token in ids:
+        in_image = in_image and token != END_IMAGE
+        unit = SPEECH if 20 <= token < 24 else TEXT
+        spans.append(Span(IMAGE if in_image else unit, [token]))
+        in_image = in_image or token == BEGIN_IMAGE
+    return InterleavedDocument(tuple(spans))
+
+
 def rows_of(documents, layout):
-    """One document per row, its ids cut into spans by what they are."""
-    rows = []
-    for ids in documents:
-        spans, in_image = [], False
-        for token in ids:
-            in_image = in_image and token != END_IMAGE
-            unit = SPEECH if 20 <= token < 24 else TEXT
-            spans.append(Span(IMAGE if in_image else unit, [token]))
-            in_image = in_image or token == BEGIN_IMAGE
-        rows.append(lay_out_documents([InterleavedDocument(tuple(spans))], layout))
-    return stack(rows)
+    """One document per row."""
+    return stack([lay_out_documents([document_of(ids)], layout) for ids in documents])
 
 
 def setting(untied, depth, seed=1):
@@ -89,10 +92,12 @@ def setting(untied, depth, seed=1):
     return layout, with_head_bias(bound, likes)
 
 
-@functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
-def written(bound, guided):
+@functools.partial(
+    jax.jit, static_argnames="sampler", compiler_options=QUICK_TO_COMPILE
+)
+def written(bound, guided, sampler=GREEDY):
     key = jax.random.key(0)
-    return write_documents(bound, guided, GRAMMAR, GREEDY, NUM_TOKENS, key)
+    return write_documents(bound, guided, GRAMMAR, sampler, NUM_TOKENS, key)
 
 
 @jax.jit
@@ -109,8 +114,12 @@ def taken(ids, modality):
     return int(of[modality].sum())
 
 
-def rebuilt(bound, layout, combine, *prompt_sets):
-    """Greedy writing that lays out and runs whole rows for every token."""
+def rebuilt(bound, layout, combine, *prompt_sets, penalty=1.0):
+    """Greedy writing that lays out and runs whole rows for every token.
+
+    Images are guided, by rows that get nothing but images, and what a row has already
+    is penalised in text.
+    """
     prompts = prompt_sets[0]
     room = {
         name: jnp.asarray([slots - taken(ids, name) for ids in prompts], jnp.int32)
@@ -118,25 +127,30 @@ def rebuilt(bound, layout, combine, *prompt_sets):
     }
     last_B = jnp.asarray([prompt[-1] for prompt in prompts], jnp.int32)
     progress = Progress.after_prompt(last_B, room, GRAMMAR)
-    known = [[] for _ in prompts]
+    known_sets = [[[] for _ in prompts] for _ in prompt_sets]
     for _ in range(NUM_TOKENS):
-        logits = [
-            next_logits(
-                bound,
-                rows_of([p + k for p, k in zip(begun, known, strict=True)], layout),
-            )
-            for begun in prompt_sets
+        documents = [
+            [prompt + ids for prompt, ids in zip(begun, known, strict=True)]
+            for begun, known in zip(prompt_sets, known_sets, strict=True)
         ]
+        every = [next_logits(bound, rows_of(each, layout)) for each in documents]
+        in_image, in_text = np.asarray(progress.in_image), np.asarray(progress.in_text)
+        logits = np.where(in_image[:, None], combine(*every), every[0])
+        for row in np.flatnonzero(in_text):
+            has = sorted(set(documents[0][row]))
+            logits[row, has] *= penalty ** -np.sign(logits[row, has])
         allowed = np.asarray(progress.allowed(GRAMMAR))
-        best = np.where(allowed, combine(*logits), -np.inf).argmax(axis=1)
+        best = np.where(allowed, logits, -np.inf).argmax(axis=1)
         ended = np.asarray(progress.ended)
         for row, token in enumerate(best):
-            if not ended[row]:
-                known[row].append(int(token))
+            of_image = in_image[row] or token in (BEGIN_IMAGE, END_IMAGE)
+            for index, known in enumerate(known_sets):
+                if not ended[row] and (of_image or index == 0):
+                    known[row].append(int(token))
         progress = progress_after(
             progress, jnp.asarray(best, jnp.int32), jnp.asarray(~ended)
         )
-    return known
+    return known_sets[0]
 
 
 def as_array(known):
@@ -151,31 +165,45 @@ def as_array(known):
 )
 def test_writing_equals_running_whole_rows_for_every_token(untied, depth, seed):
     layout, bound = setting(untied, depth, seed)
-    ids_BT = np.asarray(written(bound, GuidedRows(rows_of(PROMPTS, layout), 1.0)))
+    ids_BT = np.asarray(written(bound, GuidedRows(rows_of(PROMPTS, layout))))
     known = rebuilt(bound, layout, lambda x: x, PROMPTS)
     np.testing.assert_array_equal(ids_BT, as_array(known))
     # Some rows end before others, and each modality is written.
     lengths = {len(ids) for ids in known}
     assert len(lengths) > 1
     every = np.concatenate(known)
-    for start, end in (GRAMMAR.text, GRAMMAR.image, GRAMMAR.speech):
+    for start, end in (*GRAMMAR.words, GRAMMAR.image, GRAMMAR.speech):
         assert ((every >= start) & (every < end)).any()
 
 
-def test_guided_rows_may_have_prompts_of_different_lengths():
-    layout, bound = setting(COMPONENTS, DENSE_DEPTH, seed=7)
-    # Without prompt a row says what it has opened, and nothing else.
-    without = [[BEGIN, BEGIN_IMAGE], [BEGIN, BEGIN_SPEECH], [BEGIN], [BEGIN]]
-    guided = GuidedRows.pair(rows_of(PROMPTS, layout), rows_of(without, layout), 2.0)
-    ids_BT = np.asarray(written(bound, guided))
-    known = rebuilt(bound, layout, lambda x, y: y + 2.0 * (x - y), PROMPTS, without)
+def test_images_are_guided_in_three_ways_and_repetitions_penalised_in_text():
+    layout, bound = setting(COMPONENTS, DENSE_DEPTH, seed=6)
+    prompts = [*PROMPTS[:3], [*PROMPTS[3], BEGIN_IMAGE]]
+    documents = [without_text(document_of(ids), SPECIAL) for ids in prompts]
+    images = [[i for span in d.spans for i in span.tokens] for d in documents]
+    assert [len(ids) for ids in images] == [2, 1, 1, 10]
+    nothing = [[BEGIN, BEGIN_IMAGE], [BEGIN], [BEGIN], [BEGIN, BEGIN_IMAGE]]
+    sets = (prompts, images, nothing)
+    guided = GuidedRows.triple(*(rows_of(each, layout) for each in sets), 3.0, 1.2)
+    penalised = TokenSampler(0.0, repetition_penalty=2.0)
+    ids_BT = np.asarray(written(bound, guided, penalised))
+
+    def combine(full, images, nothing):
+        return nothing + 1.2 * (images - nothing) + 3.0 * (full - images)
+
+    known = rebuilt(bound, layout, combine, *sets, penalty=2.0)
     np.testing.assert_array_equal(ids_BT, as_array(known))
+    # Each of the two makes a difference.
+    assert known != rebuilt(bound, layout, combine, *sets)
+    assert known != rebuilt(bound, layout, lambda x, *_: x, *sets, penalty=2.0)
+    # An image is opened after text, which the rows with less must not have seen.
+    assert 12 <= known[1][known[1].index(BEGIN_IMAGE) - 1] < 16
 
 
 def test_writing_stops_when_every_row_has_ended():
     layout, bound = setting((), DENSE_DEPTH)
     bound = with_head_bias(bound, {END: 100.0, END_SPEECH: 100.0})
-    guided = GuidedRows(rows_of([[BEGIN], [BEGIN, 12, BEGIN_SPEECH]], layout), 1.0)
+    guided = GuidedRows(rows_of([[BEGIN], [BEGIN, 12, BEGIN_SPEECH]], layout))
     writer = DocumentWriter(bound, guided, GRAMMAR, GREEDY)
 
     @functools.partial(jax.jit, compiler_options=QUICK_TO_COMPILE)
@@ -196,7 +224,7 @@ def test_writing_stops_when_every_row_has_ended():
 
 def test_rows_of_fixed_segments_are_refused():
     layout = NextToken().layouts(SIZES, tiny_spec().streams)[TEXT_TO_IMAGE]
-    guided = GuidedRows(random_group(layout), 1.0)
+    guided = GuidedRows(random_group(layout))
     writer = DocumentWriter(BoundModel(None, {}), guided, GRAMMAR, GREEDY)
     with pytest.raises(ValueError, match="TaskLayout, which fixes what comes next"):
         writer.start()

@@ -12,6 +12,7 @@ from tests.models.tiny_model import (
     CODE_IDS,
     PATCH_SIZE,
     SIZES,
+    TEXT_IDS,
     VOCABULARY_SIZE,
     random_group,
 )
@@ -19,11 +20,13 @@ from unimod_jax.generation import (
     GuidedRows,
     SamplingConfig,
     TokenSampler,
+    caption_images,
     draw_images,
 )
 from unimod_jax.generation.generate import ImageCodes
 from unimod_jax.layout import IMAGE, TEXT, Stream
 from unimod_jax.objectives import (
+    IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
     ImageDiffusion,
     MaskedImage,
@@ -55,7 +58,7 @@ class FlatModel:
 def draw(objective, guided=None, num_steps=3):
     if guided is None:
         layout = objective.layouts(SIZES, STREAMS)[TEXT_TO_IMAGE]
-        guided = GuidedRows(random_group(layout, 4), 1.0)
+        guided = GuidedRows(random_group(layout, 4))
     sampling = SamplingConfig(num_steps=num_steps)
     return draw_images(
         objective, FlatModel(), guided, sampling, CODES, jax.random.key(0)
@@ -74,7 +77,7 @@ def test_code_objectives_draw_codes_counted_from_zero(objective):
 
 def test_line_ends_are_no_codes():
     layout = NextToken().layouts(LINED, STREAMS)[TEXT_TO_IMAGE]
-    codes = np.asarray(draw(NextToken(), GuidedRows(random_group(layout, 4), 1.0)))
+    codes = np.asarray(draw(NextToken(), GuidedRows(random_group(layout, 4))))
     assert codes.shape == (4, SIZES.image_tokens)
     assert codes.min() >= 0
     assert codes.max() < len(CODE_IDS)
@@ -82,7 +85,29 @@ def test_line_ends_are_no_codes():
 
 def test_sampling_settings_reach_the_sampler():
     sampling = SamplingConfig(temperature=0.7, top_k=5, top_p=0.9)
-    assert sampling.tokens == TokenSampler(0.7, 5, 0.9)
+    assert sampling.codes == TokenSampler(0.7, 5, 0.9)
+    assert sampling.words == TokenSampler(temperature=0.0)
+    sampling = SamplingConfig(
+        text_temperature=0.6, text_top_p=0.8, repetition_penalty=1.2
+    )
+    assert sampling.codes == TokenSampler()
+    assert sampling.words == TokenSampler(0.6, 0, 0.8, 1.2)
+
+
+def test_captions_are_greedy_unless_they_are_to_be_sampled():
+    layout = NextToken().layouts(SIZES, STREAMS)[IMAGE_TO_TEXT]
+    rows = GuidedRows(random_group(layout, 4))
+    is_word = np.isin(np.arange(VOCABULARY_SIZE), TEXT_IDS)
+
+    def captions(seed, **sampling):
+        key, config = jax.random.key(seed), SamplingConfig(**sampling)
+        return np.asarray(caption_images(FlatModel(), rows, config, is_word, key))
+
+    np.testing.assert_array_equal(captions(0), TEXT_IDS[0])
+    first, again, other = (captions(n, text_temperature=1.0) for n in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert is_word[first].all() and len(np.unique(first)) == len(TEXT_IDS)
 
 
 def test_diffusion_draws_patches():

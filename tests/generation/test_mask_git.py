@@ -60,7 +60,7 @@ def run(request):
     """(group, image ids shown at each step [steps, B, N], final codes [B, N])."""
     group = rows_of(STREAM_CHOICES[request.param])
     forward = FixedLogits(random_logits(group))
-    codes = reveal(forward, GuidedRows(group, 1.0))
+    codes = reveal(forward, GuidedRows(group))
     stream, start, count = group.layout.slot_range("image")
     shown = np.stack([call[stream] for call in forward.shown])
     return group, shown, shown[:, :, start : start + count], codes
@@ -113,7 +113,7 @@ def test_at_temperature_zero_the_least_certain_codes_stay_hidden():
     # Categorical sampling picks the likelier code almost surely at this sharpness.
     logits[:, :, CODE_IDS] *= 40
     forward = FixedLogits({IMAGE: logits})
-    codes = reveal(forward, GuidedRows(group, 1.0), temperature=0.0)
+    codes = reveal(forward, GuidedRows(group), temperature=0.0)
     np.testing.assert_array_equal(codes[:, 2:], 0)
     second = forward.shown[2][IMAGE] == SPECIAL.mask
     hidden = int(second[0].sum())
@@ -125,7 +125,7 @@ def test_at_temperature_zero_the_least_certain_codes_stay_hidden():
 def test_one_step_reveals_everything_at_once():
     group = rows_of(STREAM_CHOICES["two streams"])
     forward = FixedLogits(random_logits(group))
-    codes = reveal(forward, GuidedRows(group, 1.0), num_steps=1)
+    codes = reveal(forward, GuidedRows(group), num_steps=1)
     assert len(forward.shown) == 1
     assert codes.min() >= 0
 
@@ -150,7 +150,7 @@ def test_guidance_decides_between_codes():
     guided = GuidedRows.pair(rows_of(streams), rows_of(streams, seed=1), 3.0)
     codes = reveal(FixedLogits({IMAGE: logits}), guided)
     np.testing.assert_array_equal(codes, 1)
-    plain = GuidedRows(rows_of(streams), 1.0)
+    plain = GuidedRows(rows_of(streams))
     codes = reveal(FixedLogits({IMAGE: logits[:NUM_ROWS]}), plain)
     np.testing.assert_array_equal(codes, 0)
 
@@ -164,7 +164,7 @@ def test_only_image_slots_meet_the_head_and_only_for_codes():
     def run(bound):
         schedule, key = RevealSchedule(NUM_STEPS), jax.random.key(0)
         codes = CODE_IDS.start, len(CODE_IDS)
-        return reveal_codes(bound, GuidedRows(group, 1.0), *codes, schedule, key)
+        return reveal_codes(bound, GuidedRows(group), *codes, schedule, key)
 
     program = str(jax.make_jaxpr(run)(bound))
     # The table and the head have 37 ids; no token has 37 logits.
@@ -178,7 +178,7 @@ def test_what_the_image_slots_held_does_not_matter():
         IMAGE, token_id_BT=jnp.zeros_like(group.streams[IMAGE].token_id_BT)
     )
     forward = FixedLogits(random_logits(group))
-    first, second = (reveal(forward, GuidedRows(rows, 1.0)) for rows in (group, other))
+    first, second = (reveal(forward, GuidedRows(rows)) for rows in (group, other))
     np.testing.assert_array_equal(first, second)
     shown = forward.shown
     np.testing.assert_array_equal(shown[0][IMAGE], shown[NUM_STEPS][IMAGE])
@@ -218,7 +218,7 @@ def test_compounding_steps_end_with_every_code_revealed():
     schedule = RevealSchedule(NUM_STEPS, compounding=True)
     codes = reveal_codes(
         forward,
-        GuidedRows(group, 1.0),
+        GuidedRows(group),
         CODE_IDS.start,
         len(CODE_IDS),
         schedule,

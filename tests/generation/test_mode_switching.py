@@ -49,7 +49,7 @@ SPECIAL = SpecialTokens()
 BEGIN, END = SPECIAL.begin, SPECIAL.end
 BEGIN_IMAGE, END_IMAGE = SPECIAL.begin_image, SPECIAL.end_image
 NUM_PATCHES, NUM_STEPS, NUM_WORDS = 4, 3, 3
-GRAMMAR = Grammar(24, (12, 16), image_slots=NUM_PATCHES)
+GRAMMAR = Grammar(24, ((12, 16),), image_slots=NUM_PATCHES)
 GREEDY = TokenSampler(temperature=0.0)
 SHOWN = np.random.default_rng(7).uniform(-1, 1, (NUM_PATCHES, PATCH_SIZE))
 # Rows 0 and 2 wait for an image; row 2 has one already.
@@ -99,10 +99,10 @@ def drawn(writer, key):
     return before, patches, after, writer.write_tokens(after, NUM_WORDS, key)[0]
 
 
-@functools.partial(jax.jit, static_argnames="scale", compiler_options=QUICK_TO_COMPILE)
-def denoised_in_whole_rows(bound, rows, key, scale):
+@functools.partial(jax.jit, static_argnames="scales", compiler_options=QUICK_TO_COMPILE)
+def denoised_in_whole_rows(bound, rows, key, scales):
     """Patches of images that stand last in their rows, without any cache."""
-    guided = GuidedRows(rows, scale)
+    guided = GuidedRows(rows, scales)
     last_B1 = jnp.argmax(rows.largest_time_BN, axis=1)[:, None]
     index_BN = last_B1 + jnp.arange(NUM_PATCHES, dtype=jnp.int32)[None, :]
     row_B1 = jnp.arange(rows.num_rows)[:, None]
@@ -169,9 +169,11 @@ def test_denoising_with_caches_equals_denoising_in_whole_rows(run):
         mark[np.arange(3), first] = 1.0
         return dataclasses.replace(rows, largest_time_BN=jnp.asarray(mark))
 
-    scale = writer.guided.scale
-    guided = GuidedRows.pair(marked(rows, PROMPTS), marked(others, WITHOUT), scale)
-    expected = denoised_in_whole_rows(bound, guided.rows, jax.random.key(0), scale)
+    marked_rows, scales = marked(rows, PROMPTS), writer.guided.scales
+    if scales:
+        both = GuidedRows.pair(marked_rows, marked(others, WITHOUT), scales[0])
+        marked_rows = both.rows
+    expected = denoised_in_whole_rows(bound, marked_rows, jax.random.key(0), scales)
     np.testing.assert_allclose(
         np.asarray(patches)[WAITING], np.asarray(expected)[WAITING], atol=1e-4
     )
@@ -180,7 +182,7 @@ def test_denoising_with_caches_equals_denoising_in_whole_rows(run):
 def test_only_the_finished_image_and_its_closing_enter_the_caches(run):
     layout, bound, writer, before, patches, after, _ = run
     documents = rows_after(PROMPTS, np.asarray(patches))
-    if writer.guided.scale != 1.0:
+    if writer.guided.scales:
         documents += rows_after(WITHOUT, np.asarray(patches))
     rows = rows_of(documents, layout)
     np.testing.assert_allclose(after.logits_BV, next_logits(bound, rows), atol=1e-5)
@@ -195,7 +197,7 @@ def test_only_the_finished_image_and_its_closing_enter_the_caches(run):
 
 def test_rows_that_do_not_wait_stay_as_they_are(run):
     _, _, writer, before, _, after, _ = run
-    others = [1] if writer.guided.scale == 1.0 else [1, 4]
+    others = [1, 4] if writer.guided.scales else [1]
 
     def same(old, new, axis):
         np.testing.assert_array_equal(
@@ -213,21 +215,16 @@ def test_rows_that_do_not_wait_stay_as_they_are(run):
 
 
 def test_text_goes_on_after_the_image(run):
-    layout, bound, writer, _, patches, _, ids_BT = run
-    scale = writer.guided.scale
+    layout, bound, _, _, patches, _, ids_BT = run
     documents = rows_after(PROMPTS, np.asarray(patches))
-    others = rows_after(WITHOUT, np.asarray(patches))
     words = np.isin(np.arange(24), range(12, 16))
     for offset in range(NUM_WORDS):
-        rows = GuidedRows.pair(
-            rows_of(documents, layout), rows_of(others, layout), scale
-        )
-        logits = rows.combine(jnp.asarray(next_logits(bound, rows.rows)))
+        # Guidance is for images: text is what the rows with prompts say.
+        logits = next_logits(bound, rows_of(documents, layout))
         best = np.where(words, logits, -np.inf).argmax(axis=1)
         np.testing.assert_array_equal(ids_BT[:, offset], best)
-        for document, other, token in zip(documents, others, best, strict=True):
+        for document, token in zip(documents, best, strict=True):
             document.append(int(token))
-            other.append(int(token))
 
 
 def test_writing_and_drawing_take_turns_until_all_rows_have_ended():
@@ -235,7 +232,7 @@ def test_writing_and_drawing_take_turns_until_all_rows_have_ended():
     likes = {BEGIN_IMAGE: 200.0, END: 100.0}
     layout, bound = setting((), DENSE_DEPTH, likes)
     writer = DocumentWriter(
-        bound, GuidedRows(rows_of(PROMPTS, layout), 1.0), GRAMMAR, GREEDY
+        bound, GuidedRows(rows_of(PROMPTS, layout)), GRAMMAR, GREEDY
     )
     added = write_and_draw(writer, 3, 5, NUM_STEPS, jax.random.key(0))
     shape = (NUM_PATCHES, PATCH_SIZE)

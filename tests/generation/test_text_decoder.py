@@ -21,6 +21,7 @@ from tests.models.tiny_model import (
 )
 from unimod_jax.generation import (
     GuidedRows,
+    SamplingConfig,
     TokenSampler,
     caption_images,
     decode_segment,
@@ -76,32 +77,46 @@ def rows_to_fill(documents, layout, segment):
     return stack([before(d, layout, segment, empty) for d in documents])
 
 
-def rebuilt(model, layout, segment, allowed_V, combine, *document_sets):
+def rebuilt(model, layout, segment, allowed_V, combine, *document_sets, penalty=1.0):
     """Greedy decoding that lays out and runs whole rows for every token."""
     spec = layout.segment(segment)
     known = np.zeros((NUM_ROWS, 0), int)
     for offset in range(spec.num_slots):
-        logits = [
-            next_logits(
-                model,
-                stack(
-                    [
-                        before(document, layout, segment, filled.tolist())
-                        for document, filled in zip(documents, known, strict=True)
-                    ]
-                ),
-            )
+        row_sets = [
+            [
+                before(document, layout, segment, filled.tolist())
+                for document, filled in zip(documents, known, strict=True)
+            ]
             for documents in document_sets
         ]
-        best = np.where(allowed_V, combine(*logits), -np.inf).argmax(axis=-1)
+        logits = combine(*(next_logits(model, stack(rows)) for rows in row_sets))
+        for row, logits_V in zip(row_sets[0], logits, strict=True):
+            has = sorted(ids_of(row))
+            sign = np.sign(logits_V[has])
+            logits_V[has] *= penalty**-sign
+        best = np.where(allowed_V, logits, -np.inf).argmax(axis=-1)
         if spec.line_length and (offset + 1) % (spec.line_length + 1) == 0:
             best = np.full_like(best, SPECIAL.end_of_line)
         known = np.concatenate([known, best[:, None]], axis=1)
     return known
 
 
+def ids_of(row):
+    """The ids that a row holds, continuous patches having none."""
+    ids = set()
+    for stream in row.streams.values():
+        is_id = (stream.position_BT >= 0) & (stream.token_id_BT != PADDING)
+        ids |= set(stream.token_id_BT[is_id].tolist())
+    return ids
+
+
 def quick(run):
     return jax.jit(run, compiler_options=QUICK_TO_COMPILE)()
+
+
+def captions(model, guided, allowed_V, **config):
+    sampling, key = SamplingConfig(**config), jax.random.key(0)
+    return quick(lambda: caption_images(model, guided, sampling, allowed_V, key))
 
 
 def decoded_image(model, guided):
@@ -129,9 +144,9 @@ def test_greedy_decoding_equals_rebuilding_the_row(case):
     untied, objective, task, segment, allowed_V = CASES[case]
     layout, model = setting(untied, objective, task)
     documents = documents_of(layout)
-    guided = GuidedRows(rows_to_fill(documents, layout, segment), 1.0)
+    guided = GuidedRows(rows_to_fill(documents, layout, segment))
     if segment == "caption":
-        decoded = quick(lambda: caption_images(model, guided, allowed_V))
+        decoded = captions(model, guided, allowed_V)
     else:
         decoded = decoded_image(model, guided)
     expected = rebuilt(model, layout, segment, allowed_V, lambda x: x, documents)
@@ -139,6 +154,19 @@ def test_greedy_decoding_equals_rebuilding_the_row(case):
     assert decoded.dtype == np.int32
     assert allowed_V[expected].all()
     assert len(np.unique(expected)) > 1
+
+
+def test_what_the_row_has_is_penalised_token_by_token():
+    untied, objective, task, segment, allowed_V = CASES["diffusion caption"]
+    layout, model = setting(untied, objective, task)
+    documents = documents_of(layout)
+    guided = GuidedRows(rows_to_fill(documents, layout, segment))
+    decoded = captions(model, guided, allowed_V, repetition_penalty=2.0)
+    oracle = functools.partial(
+        rebuilt, model, layout, segment, allowed_V, lambda x: x, documents
+    )
+    np.testing.assert_array_equal(decoded, oracle(penalty=2.0))
+    assert (decoded != oracle()).any()
 
 
 def test_guided_logits_decide_and_both_halves_are_filled():
@@ -161,7 +189,7 @@ def test_guided_logits_decide_and_both_halves_are_filled():
 def test_lines_end_where_they_must_and_the_ends_are_dropped_again():
     layout, model = setting((), NextToken(), TEXT_TO_IMAGE, LINED)
     documents = documents_of(layout)
-    guided = GuidedRows(rows_to_fill(documents, layout, "image"), 1.0)
+    guided = GuidedRows(rows_to_fill(documents, layout, "image"))
     decoded = decoded_image(model, guided)
     expected = rebuilt(model, layout, "image", IS_CODE, lambda x: x, documents)
     np.testing.assert_array_equal(decoded, expected)
@@ -176,7 +204,7 @@ def test_lines_end_where_they_must_and_the_ends_are_dropped_again():
 def test_sampling_depends_on_the_key_and_differs_between_rows_alike():
     layout, model = setting(COMPONENTS, NextToken(), TEXT_TO_IMAGE)
     documents = documents_of(layout)[:1] * NUM_ROWS
-    guided = GuidedRows(rows_to_fill(documents, layout, "image"), 1.0)
+    guided = GuidedRows(rows_to_fill(documents, layout, "image"))
     decode = jax.jit(
         lambda key: decode_segment(
             model, guided, "image", IS_CODE, TokenSampler(temperature=5.0), key

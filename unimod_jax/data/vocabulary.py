@@ -43,7 +43,7 @@ class Vocabulary:
     special: SpecialTokens
     text_start: int
     text_pieces: int
-    words: tuple[tuple[int, int], ...]
+    words: Runs
     image_start: int
     image_codes: int
     speech_start: int = 0
@@ -99,10 +99,16 @@ class Vocabulary:
         """Number of embedding rows."""
         return self.rows or -(-self.used // _ROUND_TO) * _ROUND_TO
 
+    def words_among(self, known_pieces: int) -> Runs:
+        """The words that a tokenizer of so many pieces has."""
+        known = self.text_start + known_pieces
+        return tuple(
+            (start, min(end, known)) for start, end in self.words if start < known
+        )
+
     def is_word(self, known_pieces: int) -> np.ndarray:
         """Which ids are text of a tokenizer of so many pieces, boolean [size]."""
         is_word = np.zeros(self.size, bool)
-        for start, end in self.words:
+        for start, end in self.words_among(known_pieces):
             is_word[start:end] = True
-        is_word[self.text_start + known_pieces :] = False
         return is_word

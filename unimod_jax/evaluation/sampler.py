@@ -26,7 +26,7 @@ BATCH_SIZE = 40
 
 
 class Sampler:
-    """Draws and captions with a trained run; the same seed gives the same images."""
+    """Draws and captions with a trained run; the same seed gives the same results."""
 
     def __init__(self, trained: TrainedRun, batch_size: int = BATCH_SIZE) -> None:
         """Compiles nothing yet.
@@ -74,13 +74,17 @@ class Sampler:
         return np.concatenate(images)
 
     def caption(
-        self, images: Sequence[np.ndarray], questions: Sequence[str] = ()
+        self,
+        images: Sequence[np.ndarray],
+        questions: Sequence[str] = (),
+        seed: int = 0,
     ) -> list[str]:
-        """The greedy caption of each image, cut at its end token.
+        """A caption of each image, with the run's own `sampling`, cut at its end token.
 
         Args:
           images: uint8 [image_size, image_size, image_channels] each.
           questions: one per image, for a template that asks; none for the run's own.
+          seed: of all randomness, as in `draw`; of no effect on greedy captions.
 
         Raises:
           DataError: if an image has another size.
@@ -90,12 +94,12 @@ class Sampler:
         layout = trained.layout(IMAGE_TO_TEXT)
         templates = RowTemplates(layout)
         asked = questions or [trained.experiment.data.question] * len(images)
-        captions = []
-        for batch, num_rows in in_batches(
-            list(zip(images, asked, strict=True)), self._batch_size
-        ):
+        captions, key = [], jax.random.key(seed)
+        pairs = list(zip(images, asked, strict=True))
+        for index, (batch, num_rows) in enumerate(in_batches(pairs, self._batch_size)):
             shown = templates.stack(self._shown(batch))
-            ids = np.asarray(self._caption_batch(trained.variables, shown))
+            batch_key = jax.random.fold_in(key, index)
+            ids = np.asarray(self._caption_batch(trained.variables, shown, batch_key))
             captions += [self._text_of(row) for row in ids[:num_rows]]
         return captions
 
@@ -166,11 +170,13 @@ def _captioning(trained: TrainedRun) -> Callable:
     allowed[: len(trained.tokenizer.is_word)] = trained.tokenizer.is_word
     allowed[trained.assembly.vocabulary.special.end] = True
 
-    def caption(variables: dict, shown: TokenGroup) -> jax.Array:
+    def caption(variables: dict, shown: TokenGroup, key: jax.Array) -> jax.Array:
         return caption_images(
             trained.bound(variables),
-            GuidedRows(shown, 1.0),
+            GuidedRows(shown),
+            trained.experiment.sampling,
             allowed,
+            key,
         )
 
     return caption

@@ -94,14 +94,14 @@ def _write_caption(trained: TrainedRun, variables: dict, rows: TokenGroup) -> ja
     # Speech may be followed by an image too; the first token has to be a word.
     words = Grammar(
         trained.assembly.spec.vocabulary_size,
-        text=(vocabulary.text_start, vocabulary.text_start + known),
+        words=vocabulary.words_among(known),
         special=vocabulary.special,
     )
     # An opened image is never written here: a row rests there, its caption complete.
     words_or_image = dataclasses.replace(
         words, image_slots=trained.assembly.sizes.image_slots
     )
-    guided, greedy = GuidedRows(rows, 1.0), TokenSampler(temperature=0.0)
+    guided, greedy = GuidedRows(rows), TokenSampler(temperature=0.0)
     writer = DocumentWriter(trained.bound(variables), guided, words, greedy)
     key = jax.random.key(0)
     first_B1, writing = writer.write_tokens(writer.start(), 1, key)

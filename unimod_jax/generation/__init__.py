@@ -17,7 +17,7 @@ from unimod_jax.generation.document_writer import (
     write_documents,
 )
 from unimod_jax.generation.generate import SamplingConfig, caption_images, draw_images
-from unimod_jax.generation.guidance import GuidedRows
+from unimod_jax.generation.guidance import GuidedRows, without_text
 from unimod_jax.generation.looking_ahead import why_not_token_by_token
 from unimod_jax.generation.mask_git import RevealSchedule, reveal_codes
 from unimod_jax.generation.mode_switching import denoise_waiting, write_and_draw
@@ -43,4 +43,5 @@ __all__ = [
     "write_and_draw",
     "write_documents",
     "why_not_token_by_token",
+    "without_text",
 ]

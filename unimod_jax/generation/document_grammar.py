@@ -17,6 +17,9 @@ from unimod_jax.layout import ABSENT, IMAGE, PADDING, SPEECH, TEXT, SpecialToken
 type Room = dict[str, jax.Array]
 """Modality -> slots that a row has left for it, int32 [B]."""
 
+type Run = tuple[int, int]
+"""Consecutive ids, [start, end)."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
@@ -24,10 +27,11 @@ class Grammar:
 
     Attributes:
       vocabulary_size: V.
-      text: [start, end) of the text ids.
-      image: [start, end) of the image codes; empty where images are continuous, which
-        are denoised and not written.
-      speech: [start, end) of the speech units; empty without speech.
+      words: runs of the ids that are text, and no markers: Chameleon's markers stand
+        among its words.
+      image: run of the image codes; empty where images are continuous, which are
+        denoised and not written.
+      speech: run of the speech units; empty without speech.
       image_slots: slots of every image: its codes and line ends, or its patches; 0
         without images.
       line_length: codes between two ends of lines of an image; 0 for none.
@@ -35,17 +39,17 @@ class Grammar:
     """
 
     vocabulary_size: int
-    text: tuple[int, int]
-    image: tuple[int, int] = (0, 0)
-    speech: tuple[int, int] = (0, 0)
+    words: tuple[Run, ...]
+    image: Run = (0, 0)
+    speech: Run = (0, 0)
     image_slots: int = 0
     line_length: int = 0
     special: SpecialTokens = SpecialTokens()
 
-    def ids(self, *ranges: tuple[int, int], also: tuple[int, ...] = ()) -> jax.Array:
-        """Boolean [1, V] of some ranges and some single ids."""
+    def ids(self, *runs: Run, also: tuple[int, ...] = ()) -> jax.Array:
+        """Boolean [1, V] of some runs and some single ids."""
         allowed_1V = np.zeros((1, self.vocabulary_size), bool)
-        for start, end in ranges:
+        for start, end in runs:
             allowed_1V[:, start:end] = True
         allowed_1V[:, [marker for marker in also if marker != ABSENT]] = True
         return jnp.asarray(allowed_1V)
@@ -105,6 +109,16 @@ class Progress:
         """Boolean: the next slot is one of an image."""
         return self.image_left > 0
 
+    @property
+    def in_text(self) -> jax.Array:
+        """Boolean: the next slot is for a word, or a marker that words precede."""
+        return ~(self.in_image | self.closing | self.speaking)
+
+    def of_image(self, token_id_B: jax.Array, grammar: Grammar) -> jax.Array:
+        """Boolean: whether the next token is of an image, or a marker around one."""
+        opens_B = token_id_B == grammar.special.begin_image
+        return self.in_image | self.closing | opens_B
+
     def raster(self, grammar: Grammar) -> jax.Array:
         """Raster index of the next slot in its image, int32 [B]; -1 outside images."""
         return jnp.where(self.in_image, grammar.image_slots - self.image_left, -1)
@@ -131,7 +145,7 @@ class Progress:
     def _allowed_in_text(self, grammar: Grammar) -> jax.Array:
         """Words, the end, and the openings of what fits with its two markers."""
         g = grammar
-        allowed_BV = g.ids(g.text, also=(g.special.end,))
+        allowed_BV = g.ids(*g.words, also=(g.special.end,))
         if g.image_slots:
             fits_B1 = self._fits(2, IMAGE, g.image_slots)[:, None]
             opening_1V = g.ids(also=(g.special.begin_image,))

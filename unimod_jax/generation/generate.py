@@ -18,7 +18,7 @@ from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken, Object
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How images are drawn.
+    """How images are drawn, and captions written.
 
     Attributes:
       guidance: scale of classifier-free guidance; 1 is none.
@@ -30,6 +30,10 @@ class SamplingConfig:
       compounding: whether parallel decoding cools as Show-o's released code does, see
         `RevealSchedule`.
       negative_prompt: what guidance leads away from, in place of no prompt (Emu3).
+      text_temperature: of sampling captions; 0 takes the likeliest token each time.
+      text_top_p: as `top_p`, of captions.
+      repetition_penalty: how much less captions like tokens that the row has, see
+        `TokenSampler` (Chameleon: 1.2); 1 is no penalty.
     """
 
     guidance: float = 1.0
@@ -39,11 +43,23 @@ class SamplingConfig:
     top_p: float = 1.0
     compounding: bool = False
     negative_prompt: str = ""
+    text_temperature: float = 0.0
+    text_top_p: float = 1.0
+    repetition_penalty: float = 1.0
 
     @property
-    def tokens(self) -> TokenSampler:
-        """How next tokens are drawn."""
+    def codes(self) -> TokenSampler:
+        """How the next codes of an image are drawn."""
         return TokenSampler(self.temperature, self.top_k, self.top_p)
+
+    @property
+    def words(self) -> TokenSampler:
+        """How the next words of a caption are drawn."""
+        return TokenSampler(
+            self.text_temperature,
+            top_p=self.text_top_p,
+            repetition_penalty=self.repetition_penalty,
+        )
 
     @property
     def schedule(self) -> RevealSchedule:
@@ -91,7 +107,7 @@ def draw_images(
 @draw_images.register
 def _(objective: NextToken, model, guided, sampling, codes, key):
     token_id_BN = decode_segment(
-        model, guided, "image", codes.allowed(), sampling.tokens, key
+        model, guided, "image", codes.allowed(), sampling.codes, key
     )
     image = with_segments(guided.rows.layout).segment("image")
     return without_line_ends(token_id_BN, image.line_length) - codes.start
@@ -115,16 +131,19 @@ def _(objective: ImageDiffusion, model, guided, sampling, codes, key):
 
 
 def caption_images(
-    model: BoundModel, guided: GuidedRows, allowed_V: np.ndarray
+    model: BoundModel,
+    guided: GuidedRows,
+    sampling: SamplingConfig,
+    allowed_V: np.ndarray,
+    key: jax.Array,
 ) -> jax.Array:
-    """Greedy captions of image-to-text rows; int32 ids [B, slots], not cut at the end.
+    """Captions of image-to-text rows; int32 ids [B, slots], not cut at the end.
 
     Args:
       model: the model.
       guided: rows that show an image, unguided, with an empty caption segment.
+      sampling: how words are drawn.
       allowed_V: boolean, text ids and the end token.
+      key: random key, unused when greedy.
     """
-    greedy = TokenSampler(temperature=0.0)
-    return decode_segment(
-        model, guided, "caption", allowed_V, greedy, jax.random.key(0)
-    )
+    return decode_segment(model, guided, "caption", allowed_V, sampling.words, key)

@@ -11,7 +11,7 @@ import numpy as np
 from unimod_jax.generation.bound_model import BoundModel
 from unimod_jax.generation.guidance import GuidedRows
 from unimod_jax.generation.row_slices import slots_before, slots_of, without_patches
-from unimod_jax.generation.token_sampler import TokenSampler
+from unimod_jax.generation.token_sampler import Seen, TokenSampler, with_seen
 from unimod_jax.layout import with_segments
 
 
@@ -47,27 +47,33 @@ def decode_segment(
     allowed_1V = jnp.asarray(allowed_V)[None, :]
     before = {name: (0, n) for name, n in slots_before(layout, segment).items()}
 
-    def draw(logits_BV: jax.Array, offset: jax.Array, key: jax.Array) -> jax.Array:
-        id_B = sampler(guided.combine(logits_BV), allowed_1V, key)
+    def draw(
+        logits_BV: jax.Array, seen_BV: Seen, offset: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        id_B = sampler(guided.combine(logits_BV), allowed_1V, key, seen_BV)
         if line_length:
             ends_line = offset % (line_length + 1) == line_length
             id_B = jnp.where(ends_line, layout.special.end_of_line, id_B)
         return id_B
 
     def step(carry, offset):
-        logits_BV, caches, key = carry
+        logits_BV, seen_BV, caches, key = carry
         key, step_key = jax.random.split(key)
-        id_B = draw(logits_BV, offset, step_key)
+        id_B = draw(logits_BV, seen_BV, offset, step_key)
+        seen_BV = with_seen(seen_BV, id_B, jnp.ones_like(id_B, bool))
         one = slots_of(without_patches(rows), {stream: (start + offset, 1)})
         one = one.with_stream(stream, token_id_BT=guided.mirror(id_B)[:, None])
-        return (*model.extend_to_last(one, caches), key), id_B
+        logits_BV, caches = model.extend_to_last(one, caches)
+        return (logits_BV, seen_BV, caches, key), id_B
 
     caches = model.empty_caches(layout, rows.num_rows)
-    logits_BV, caches = model.extend_to_last(slots_of(rows, before), caches)
+    prompts = slots_of(rows, before)
+    logits_BV, caches = model.extend_to_last(prompts, caches)
+    seen_BV = sampler.seen_in(guided.complete(prompts), logits_BV.shape[-1])
     offset_T = jnp.arange(num_slots, dtype=jnp.int32)
-    carry = (logits_BV, caches, key)
-    (logits_BV, _, key), id_TB = jax.lax.scan(step, carry, offset_T[:-1])
-    last_1B = draw(logits_BV, offset_T[-1], key)[None]
+    carry = (logits_BV, seen_BV, caches, key)
+    (logits_BV, seen_BV, _, key), id_TB = jax.lax.scan(step, carry, offset_T[:-1])
+    last_1B = draw(logits_BV, seen_BV, offset_T[-1], key)[None]
     return jnp.concatenate([id_TB, last_1B]).T
 
 

@@ -1,4 +1,4 @@
-"""The families of released models: what belongs together, and how each draws."""
+"""The families of released models: what belongs together, and how each generates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Family:
       has_lines: whether a token ends each line of codes.
       task_shares: rows of a training step.
       question: what an image is asked where nothing else is given.
-      sampling: how it draws, as published.
+      sampling: how it draws and describes, as published.
       read_tokenizer: opens its text tokenizer: (path, rows, image_codes).
       templates: its rows: (tokenizer, codes along a side).
       larger: what begins from the weights; None where they are the whole model.
@@ -93,7 +93,8 @@ SHOW_O = Family(
     has_lines=False,
     task_shares=TaskShares(text_to_image=5, image_to_text=5, text_only=2),
     question="Please describe this image in detail.",
-    # README of showlab/Show-o, 512 px: its guidance of 5 is ours of 6.
+    # README of showlab/Show-o, 512 px: its guidance of 5 is ours of 6. Answers are
+    # greedy: its inference_mmu.py has top_k 1.
     sampling=SamplingConfig(guidance=6.0, num_steps=50, compounding=True),
     read_tokenizer=show_o.read,
     templates=_of_markers(show_o.templates),
@@ -123,7 +124,8 @@ EMU3 = Family(
     has_lines=True,
     task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
     question="Please describe the image",
-    # image_generation.py of baaivision/Emu3.
+    # image_generation.py of baaivision/Emu3. Answers are greedy: the configuration in
+    # its multimodal_understanding.py does not sample.
     sampling=SamplingConfig(
         guidance=3.0,
         top_k=2048,
@@ -148,7 +150,15 @@ CHAMELEON = Family(
     question="Describe this image.",
     # Options of facebookresearch/chameleon. It guides three ways, but without images in
     # the prompt "images only" and "nothing" are one row: its scale for text remains.
-    sampling=SamplingConfig(guidance=3.0, temperature=0.7, top_p=0.9),
+    # Answers end at <racm3:break> too, which begins an image: not a word, never drawn.
+    sampling=SamplingConfig(
+        guidance=3.0,
+        temperature=0.7,
+        top_p=0.9,
+        text_temperature=0.7,
+        text_top_p=0.9,
+        repetition_penalty=1.2,
+    ),
     read_tokenizer=chameleon.read,
     templates=_of_markers(chameleon.templates),
 )

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 
+import numpy as np
 import pytest
 
 from experiments.checkpoint_tour.tiny_tokenizers import (
@@ -84,6 +85,19 @@ def test_chameleon_tells_its_map_apart_by_names(tmp_path):
     # Text from the first letter on, but for the one reserved name among it.
     assert vocabulary.words == ((20, 32), (33, 34))
     assert vocabulary.size == CHAMELEON_ROWS
+
+
+def test_words_are_those_that_the_tokenizer_has(tmp_path):
+    vocabulary = read_chameleon(vocabulary_map(tmp_path, CODES)).vocabulary
+    for pieces, words in (
+        (CHAMELEON_ROWS, ((20, 32), (33, 34))),
+        (33, ((20, 32),)),
+        (22, ((20, 22),)),
+        (20, ()),
+    ):
+        assert vocabulary.words_among(pieces) == words
+        every = [token for start, end in words for token in range(start, end)]
+        np.testing.assert_array_equal(np.flatnonzero(vocabulary.is_word(pieces)), every)
 
 
 TEXTS = (
