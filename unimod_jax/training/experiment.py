@@ -123,7 +123,7 @@ class Experiment:
       data: which records, and how they become tokens.
       task_shares: how a step's rows are divided among the tasks.
       training: optimiser and schedule.
-      sampling: how images are drawn after training.
+      sampling: how images are drawn and captions written after training.
       mesh: how many devices share the work, and along which axes.
       sharding: which axes of arrays are cut over which axes of the mesh.
       notation: vocabulary and templates of a released model; None for our own, which
