@@ -51,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "towers, routing and recipe",
     )
     parser.add_argument(
+        "--image-tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="files of a learned autoencoder as diffusers publishes it, for a new run "
+        "whose data.latent_channels is set",
+    )
+    parser.add_argument(
         "--profile",
         metavar="STEPS",
         help="trace steps into RUN/profile: FIRST:END, or how many after the first few",
@@ -73,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             experiment,
             known.run_dir or default_directory(known),
             start=start,
+            image_tokenizer=known.image_tokenizer,
             processes=start_processes(_process_options(known)),
             profile=profile,
         )

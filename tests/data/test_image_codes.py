@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from unimod_jax.data import (
+    CodedRecords,
     DataConfig,
     DataError,
     GreyLevels,
@@ -11,9 +12,9 @@ from unimod_jax.data import (
     Record,
     codes_to_pixels,
     encode_batch,
+    encode_records,
     fill,
     pixels_to_codes,
-    with_codes,
 )
 from unimod_jax.data.released import pixels
 
@@ -76,12 +77,14 @@ def test_a_learned_codec_scales_flattens_and_rounds_down():
 
 
 def test_records_are_encoded_in_batches_of_one_size():
-    codec, shown = Corners(), images(5)
+    codec, shown = Corners(), images(19)
     records = [Record(image, ("a",), None, f"r{i}") for i, image in enumerate(shown)]
-    encoded = with_codes(records, codec, 2)
-    assert codec.batches == [2, 2, 2]
-    assert [record.key for record in encoded] == ["r0", "r1", "r2", "r3", "r4"]
-    for record, image in zip(encoded, shown, strict=True):
+    codes = encode_records(iter(records), codec)
+    assert codec.batches == [8, 8, 8]
+    np.testing.assert_array_equal(codes, shown[:, ::4, ::4, 0].reshape(19, 4))
+    encoded = CodedRecords(records, codes)
+    assert [record.key for record in encoded] == [record.key for record in records]
+    for record, image in zip(encoded[2:4], shown[2:4], strict=True):
         np.testing.assert_array_equal(record.codes, image[::4, ::4, 0].ravel())
         np.testing.assert_array_equal(record.image, image)
 

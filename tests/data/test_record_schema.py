@@ -57,6 +57,23 @@ def test_a_bad_row_is_refused_by_name(change, words):
     _assert_one_sentence(error.value)
 
 
+def test_an_image_may_be_read_and_checked_when_it_is_asked_for():
+    reads = []
+
+    def read():
+        reads.append(1)
+        return np.full((8, 8, 1), 7, np.uint8)
+
+    record = validate_record({**GOOD, "image": read}, DataConfig(), "row 3")
+    assert (record.captions, reads) == (("a seven", "die Sieben"), [])
+    for _ in range(2):
+        np.testing.assert_array_equal(record.image, read())
+    assert len(reads) == 3
+    wider = validate_record({**GOOD, "image": read}, DataConfig(image_size=16), "row 3")
+    with pytest.raises(DataError, match="row 3 is 8 x 8 pixels"):
+        _ = wider.image
+
+
 SPOKEN = DataConfig(speech_feature="speech", speech_units=10, speech_tokens=4)
 
 

@@ -55,7 +55,7 @@ def test_an_earlier_version_stays_but_the_present_one_is_prepared_and_read(copie
     before = {path: path.stat().st_mtime_ns for path in earlier.iterdir()}
 
     assert prepare(copied) == Path(copied.directory, FOLDER)
-    assert open_split(copied, "train")._folder == Path(copied.directory, FOLDER)
+    assert open_split(copied, "train").folder == Path(copied.directory, FOLDER)
     assert {path: path.stat().st_mtime_ns for path in earlier.iterdir()} == before
 
 
@@ -155,6 +155,19 @@ def test_records_behave_as_a_sequence(train_records):
 def test_records_survive_pickling(train_records):
     again = pickle.loads(pickle.dumps(train_records))
     np.testing.assert_array_equal(again[5].image, train_records[5].image)
+
+
+@pytest.mark.parametrize("code_size", [0, 4])
+def test_records_are_kept_only_if_all_their_images_fit(digits, code_size, monkeypatch):
+    """Whatever their codes take: it is the pixels that fill the memory."""
+    config = dataclasses.replace(digits, code_size=code_size)
+    fits = 360 * (64 + 2048)
+    monkeypatch.setattr(tfds_source, "CACHED_BYTES", fits)
+    kept = open_split(config, "test")
+    assert kept[3] is kept[3]
+    monkeypatch.setattr(tfds_source, "CACHED_BYTES", fits - 1)
+    read = open_split(config, "test")
+    assert read[3] is not read[3]
 
 
 def test_shared_images_cannot_be_written_on(train_records):

@@ -97,7 +97,7 @@ def tiny_batch(assembly: Assembly) -> UnifiedBatch:
     rng = np.random.default_rng(0)
     records = [
         Record(
-            image=rng.integers(0, 256, (4, 4, 1), np.uint8),
+            picture=rng.integers(0, 256, (4, 4, 1), np.uint8),
             captions=(caption,),
             label=None,
             key=f"record {number}",

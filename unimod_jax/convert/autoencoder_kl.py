@@ -2,9 +2,18 @@
 
 diffusers counts the levels of the decoder from the coarsest, and has linear layers in
 attention. Many published files, from before it changed the names of those, have query,
-key, value and proj_attn, which diffusers renames while it reads: OLDER_NAMES.
+key, value and proj_attn, which diffusers renames while it reads: OLDER_NAMES. The sizes
+are read off the tensors' shapes.
 """
 
+import re
+from pathlib import Path
+from typing import Any
+
+from unimod_jax.convert.check_tensors import check_tensors
+from unimod_jax.convert.conversion_error import ConversionError
+from unimod_jax.convert.read_weights import read_parameters
+from unimod_jax.convert.tensor_files import TensorFiles, open_tensor_files
 from unimod_jax.convert.tokenizer_layout import Renaming, TokenizerLayout
 from unimod_jax.convert.weight_map import TRANSPOSED, WeightMap
 from unimod_jax.image_tokenizers import AutoencoderKl, AutoencoderKlConfig
@@ -41,6 +50,41 @@ def weight_map(
         TRANSPOSED,
     )
     return layout.weight_map(AutoencoderKl(config).parameter_shapes())
+
+
+def read_autoencoder(path: Path | str) -> tuple[AutoencoderKl, dict[str, Any]]:
+    """The autoencoder of a file or folder, and its parameters in float32.
+
+    Raises:
+      ConversionError: for files that hold none, not all of it, or cannot be read.
+    """
+    files = open_tensor_files(path)
+    config = _config_of(files)
+    older = any(".proj_attn." in name for name in files.names)
+    table = weight_map(config, OLDER_NAMES if older else NAMES)
+    check_tensors(files, [table])
+    return AutoencoderKl(config), read_parameters(files, table)
+
+
+def _config_of(files: TensorFiles) -> AutoencoderKlConfig:
+    found = r"encoder\.down_blocks\.(\d+)\.resnets\.(\d+)\.conv1\.weight"
+    places = {
+        (int(match[1]), int(match[2])): files.shape(name)[0]
+        for name in files.names
+        if (match := re.fullmatch(found, name))
+    }
+    latents = "post_quant_conv.weight"
+    levels = len({level for level, _ in places})
+    blocks = len({block for _, block in places})
+    whole = {(level, block) for level in range(levels) for block in range(blocks)}
+    if latents not in files or not places or set(places) != whole:
+        raise ConversionError(
+            f"{files.path} holds no autoencoder as diffusers publishes it "
+            f"({', '.join(files.names[:3])}, ...); give the folder `vae`, or that of "
+            "stabilityai/sd-vae-ft-mse."
+        )
+    channels = tuple(places[level, 0] for level in range(levels))
+    return AutoencoderKlConfig(channels, blocks, files.shape(latents)[0])
 
 
 def _decoder_levels(levels: int) -> Renaming:

@@ -15,6 +15,8 @@ class DataConfig:
     Attributes:
       name: the data set, a folder under `directory`; "name/config" if it has configs.
       directory: where prepared data sets live: <directory>/<name>/<version>.
+      codes_directory: where the codes that a learned image tokenizer makes are kept,
+        in such folders; "" for `directory`, beside the records.
       image_feature: the feature that holds the image, 8-bit grey or RGB.
       caption_feature: the feature that holds a text, or a sequence of texts.
       label_feature: the feature that holds an integer class; "" for none.
@@ -26,9 +28,13 @@ class DataConfig:
       image_levels: discrete codes per pixel channel, evenly spaced over 0..255; of a
         learned image tokenizer, all its codes.
       image_line: codes per line of an image, if a token ends each line; 0 for none.
-      code_size: height and width, in pixels, of what one code of a learned image
-        tokenizer stands for; 0 where codes are grey levels of pixels.
-      patch_size: height and width of a continuous patch, in pixels.
+      code_size: height and width, in pixels, of what one code or latent of a learned
+        image tokenizer stands for; 0 where codes are grey levels of pixels.
+      latent_channels: values of a latent of a learned autoencoder, where patches are
+        cut from latents; 0 where they are cut from pixels.
+      latent_scale: what latents are multiplied by before they are noised, so that their
+        variance is about 1; the autoencoder's published "scaling_factor".
+      patch_size: height and width of a continuous patch, in pixels or in latents.
       resize: whether images of other sizes are scaled and centre-cropped, or refused.
       caption_tokens: token slots of a caption or prompt, its end token not counted.
       speech_units: how many speech units there are; 0 without speech.
@@ -45,6 +51,7 @@ class DataConfig:
 
     name: str = "handwritten_digits"
     directory: str = "data"
+    codes_directory: str = ""
     image_feature: str = "image"
     caption_feature: str = "captions"
     label_feature: str = "label"
@@ -56,6 +63,8 @@ class DataConfig:
     image_levels: int = 17
     image_line: int = 0
     code_size: int = 0
+    latent_channels: int = 0
+    latent_scale: float = 1.0
     patch_size: int = 2
     resize: bool = False
     caption_tokens: int = 12
@@ -89,7 +98,7 @@ class DataConfig:
         self._check_range("text_vocabulary_size", 2, None)
         self._check_range("prompt_dropout", 0, 1)
         self._check_range("seed", 0, 2**32 - 1)
-        for field in ("image_line", "code_size", "question_tokens"):
+        for field in ("image_line", "code_size", "latent_channels", "question_tokens"):
             self._check_range(field, 0, None)
         if self.code_size and self.image_size % self.code_size:
             raise DataError(
@@ -101,10 +110,17 @@ class DataConfig:
                 f"data.image_line {self.image_line} does not divide the "
                 f"{self.num_image_codes} codes of an image; choose one that does."
             )
-        if self.image_size % self.patch_size:
+        if self.latent_channels and not (self.code_size and self.latent_scale > 0):
             raise DataError(
-                f"data.patch_size {self.patch_size} does not divide data.image_size "
-                f"{self.image_size}; choose one that does."
+                f"data.latent_channels is {self.latent_channels}, but data.code_size "
+                f"is {self.code_size} and data.latent_scale {self.latent_scale}; set "
+                "both to what the autoencoder has."
+            )
+        if self.patched_size % self.patch_size:
+            what = "data.image_size" if not self.latent_channels else "a latent side of"
+            raise DataError(
+                f"data.patch_size {self.patch_size} does not divide {what} "
+                f"{self.patched_size}; choose one that does."
             )
 
     def _check_range(self, field: str, low: int, high: int | None) -> None:
@@ -121,11 +137,23 @@ class DataConfig:
         return self.image_size * self.image_size * self.image_channels
 
     @property
+    def patched_size(self) -> int:
+        """Height and width of what patches are cut from: pixels, or latents."""
+        if self.latent_channels:
+            return self.image_size // self.code_size
+        return self.image_size
+
+    @property
+    def patched_channels(self) -> int:
+        """Channels of what patches are cut from."""
+        return self.latent_channels or self.image_channels
+
+    @property
     def num_patches(self) -> int:
         """Continuous patches per image, N."""
-        return (self.image_size // self.patch_size) ** 2
+        return (self.patched_size // self.patch_size) ** 2
 
     @property
     def patch_width(self) -> int:
         """Values per continuous patch, P."""
-        return self.patch_size * self.patch_size * self.image_channels
+        return self.patch_size * self.patch_size * self.patched_channels

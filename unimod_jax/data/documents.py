@@ -20,8 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codec import pixels_to_patches
-from unimod_jax.data.image_codes import codes_of
+from unimod_jax.data.image_codes import codes_of, patches_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.data.vocabulary import Vocabulary
@@ -52,13 +51,18 @@ def fill(
     Raises:
       DataError: if the caption does not fit its slots, or a segment is unknown.
     """
+    images = [segment for segment in layout.segments if segment.name == "image"]
+    shows_pixels = not config.latent_channels
+    needs_pixels = any(
+        record.codes is None or (image.continuous and shows_pixels) for image in images
+    )
     return document(
         layout,
         config,
         tokenizer.vocabulary,
         caption_ids=caption_ids(record.captions[caption], layout, tokenizer),
         question_ids=question_ids(config.question, layout, tokenizer),
-        image=record.image,
+        image=record.image if needs_pixels else None,
         codes=record.codes,
         drop_prompt=drop_prompt,
         where=record.key,
@@ -114,8 +118,8 @@ def document(
         the slots of the caption or text open; a prompt that is None is empty.
       image: uint8 [image_size, image_size, image_channels], or None to hold its slots
         open (patches are zero).
-      codes: int32 [N], the image's codes, if a learned tokenizer has made them; None
-        for grey levels of the image.
+      codes: int32 [N], the image's codes, or float32 [Y, X, Z], its latents, if a
+        learned tokenizer has made them; None for grey levels or patches of the image.
       question_ids: text ids of a question about the image.
       drop_prompt: leaves the prompt empty although there is a caption.
       where: names the row in messages.
@@ -209,9 +213,9 @@ class _Given:
     def patches(self) -> np.ndarray:
         """The image's patches, zero if it is not known."""
         config = self.config
-        if self.image is None:
+        if self.image is None and self.codes is None:
             return np.zeros((config.num_patches, config.patch_width), np.float32)
-        return pixels_to_patches(self.image, config)
+        return patches_of(self.image, self.codes, config, self.where)
 
 
 def _check_fits(segment: SegmentSpec, num_tokens: int, given: _Given) -> None:

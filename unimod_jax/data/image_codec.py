@@ -1,7 +1,8 @@
 """Images as tokens and back, in pure NumPy: grey levels as codes, or patches as values.
 
 Codes are the pixels themselves, rounded to `image_levels` even steps: lossless for data
-sets with that many levels, such as the digits. There is no learned image tokenizer.
+sets with that many levels, such as the digits. Patches are cut from pixels, or from the
+latents that a learned autoencoder makes of them.
 """
 
 import io
@@ -76,11 +77,8 @@ def pixels_to_patches(image: np.ndarray, config: "DataConfig") -> np.ndarray:
     Returns:
       float32 [N, P], N = (image_size / patch_size)^2, P = patch_size^2 * channels.
     """
-    across = config.image_size // config.patch_size
-    side, channels = config.patch_size, config.image_channels
     scaled = _checked(image, config).astype(np.float32) * (2 / MAX_PIXEL) - 1
-    tiles = scaled.reshape(across, side, across, side, channels).swapaxes(1, 2)
-    return np.ascontiguousarray(tiles.reshape(config.num_patches, config.patch_width))
+    return _cut(scaled, config)
 
 
 def patches_to_pixels(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
@@ -96,6 +94,54 @@ def patches_to_pixels(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
     Raises:
       DataError: if the shape is not [N, P] or a value is not finite.
     """
+    pixel = (np.clip(_joined(patch_NP, config), -1, 1) + 1) * (MAX_PIXEL / 2)
+    return levels_to_pixels(
+        pixels_to_levels(pixel, config.image_levels), config.image_levels
+    )
+
+
+def latents_to_patches(latent_YXZ: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """Patches of the latents of a learned autoencoder, in raster order and scaled.
+
+    Args:
+      latent_YXZ: float32 [Y, X, Z], as the encoder makes them.
+      config: `latent_channels`, `latent_scale` and `patch_size`.
+
+    Returns:
+      float32 [N, P], N = (Y / patch_size)^2, P = patch_size^2 * Z.
+
+    Raises:
+      DataError: for latents of another shape.
+    """
+    side = config.patched_size
+    wanted = (side, side, config.latent_channels)
+    if latent_YXZ.shape != wanted:
+        raise DataError(
+            f"latents have shape {list(latent_YXZ.shape)} but this data has "
+            f"{list(wanted)}; set data.latent_channels to what the autoencoder has."
+        )
+    return _cut(latent_YXZ * np.float32(config.latent_scale), config)
+
+
+def patches_to_latents(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """Inverse of `latents_to_patches`, float32 [Y, X, Z], for any real values.
+
+    Raises:
+      DataError: if the shape is not [N, P] or a value is not finite.
+    """
+    return _joined(patch_NP, config) / np.float32(config.latent_scale)
+
+
+def _cut(value_YXC: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """Patches [N, P] of a square of values."""
+    across = config.patched_size // config.patch_size
+    side, channels = config.patch_size, config.patched_channels
+    tiles = value_YXC.reshape(across, side, across, side, channels).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(config.num_patches, config.patch_width))
+
+
+def _joined(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
+    """The square of values [Y, X, C] that patches were cut from."""
     patch_NP = np.asarray(patch_NP, np.float32)
     wanted = (config.num_patches, config.patch_width)
     if patch_NP.shape != wanted or not np.isfinite(patch_NP).all():
@@ -103,13 +149,10 @@ def patches_to_pixels(patch_NP: np.ndarray, config: "DataConfig") -> np.ndarray:
             f"patches have shape {list(patch_NP.shape)} or hold values that are not "
             f"finite; pass finite values of shape {list(wanted)}."
         )
-    across = config.image_size // config.patch_size
-    side, channels = config.patch_size, config.image_channels
+    across, whole = config.patched_size // config.patch_size, config.patched_size
+    side, channels = config.patch_size, config.patched_channels
     tiles = patch_NP.reshape(across, across, side, side, channels).swapaxes(1, 2)
-    pixel = (np.clip(tiles.reshape(_shape(config)), -1, 1) + 1) * (MAX_PIXEL / 2)
-    return levels_to_pixels(
-        pixels_to_levels(pixel, config.image_levels), config.image_levels
-    )
+    return tiles.reshape(whole, whole, channels)
 
 
 def load_png(path: str | os.PathLike[str], config: "DataConfig") -> np.ndarray:

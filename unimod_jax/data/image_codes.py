@@ -1,40 +1,54 @@
 """Where image codes come from: grey levels, or a tokenizer that has been learned.
 
+A learned autoencoder is the same for images that are diffused: its latents take the
+places of codes, and patches are cut from them instead of from pixels.
+
 An `ImageCodec` turns a batch of pictures into rows of codes and back. Grey levels need
 nothing, so documents make them as they go. A learned codec runs a network, so it takes
-many images at once: beforehand for training (`with_codes`), by the batch for sampling.
+many images at once: beforehand for training, where codes are kept on disk
+(`stored_codes`) and records get theirs when they are read (`CodedRecords`), by the
+batch for sampling.
 """
 
 import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.image_codec import (
     codes_to_pixels,
+    latents_to_patches,
     load_png,
     open_picture,
     pixels_to_codes,
+    pixels_to_patches,
 )
 from unimod_jax.data.record_schema import DataError, Record
 
 if TYPE_CHECKING:
     from PIL import Image
 
+ENCODED_AT_ONCE = 8
+"""Images that pass a learned tokenizer together."""
+
 
 class ImageCodec(Protocol):
-    """Images as codes, a batch at a time, on the host."""
+    """Images as codes or latents, a batch at a time, on the host."""
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """uint8 [B, image_size, image_size, channels] -> int32 [B, N] from 0."""
+        """Of uint8 [B, image_size, image_size, channels].
+
+        Returns:
+          Codes int32 [B, N] from 0, or latents float32 [B, Y, X, Z].
+        """
         ...
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """int32 [B, N] -> uint8 [B, image_size, image_size, channels]."""
+        """Codes or latents -> uint8 [B, image_size, image_size, channels]."""
         ...
 
     def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
@@ -97,12 +111,49 @@ class LearnedCodec:
         That is what Show-o, Chameleon and Emu3 all do with what their decoders return.
         """
         grid = np.asarray(codes, np.int32).reshape(-1, self.height, self.width)
-        unit = (np.clip(np.asarray(self.decoder(grid)), -1.0, 1.0) + 1.0) / 2.0
-        return (unit * 255).astype(np.uint8)
+        return (_unit(self.decoder(grid)) * 255).astype(np.uint8)
 
     def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
         """The file, scaled and cropped as published."""
         return self.picture(open_picture(path))
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedLatents:
+    """A learned autoencoder behind the same interface, with latents for codes.
+
+    Attributes:
+      config: the image's shape.
+      encoder: float32 [B, Y, X, 3] in [-1, 1] -> latents [B, y, x, Z], jitted by its
+        maker.
+      decoder: float32 latents [B, y, x, Z] -> [B, Y, X, 3] in about [-1, 1].
+    """
+
+    config: DataConfig
+    encoder: Callable[[np.ndarray], Any]
+    decoder: Callable[[np.ndarray], Any]
+
+    def encode(self, images: np.ndarray) -> np.ndarray:
+        """The latents of each image."""
+        pixel_BYXC = images.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        return np.asarray(self.encoder(pixel_BYXC), np.float32)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """The image of each square of latents; values are clipped and rounded.
+
+        That is what diffusers' VaeImageProcessor does.
+        """
+        latent_BYXZ = np.asarray(codes, np.float32)
+        return np.rint(_unit(self.decoder(latent_BYXZ)) * 255).astype(np.uint8)
+
+    def read_picture(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """The file in RGB, scaled as records are; `load_png`."""
+        return load_png(path, self.config)
+
+
+def _unit(pixel_BYXC: Any) -> np.ndarray:
+    """What a decoder returns, clipped and brought to [0, 1]."""
+    return (np.clip(np.asarray(pixel_BYXC), -1.0, 1.0) + 1.0) / 2.0
 
 
 def codes_of(
@@ -129,31 +180,89 @@ def codes_of(
     return pixels_to_codes(image, config)
 
 
-def with_codes(
-    records: Iterable[Record], codec: ImageCodec, batch_size: int
-) -> list[Record]:
-    """The records with the codes of their images, encoded a batch at a time.
+def patches_of(
+    image: np.ndarray | None, latents: np.ndarray | None, config: DataConfig, where: str
+) -> np.ndarray:
+    """An image's patches: of its latents, or of its pixels; float32 [N, P].
 
     Args:
-      records: their images all of one size.
-      codec: a learned one.
-      batch_size: images that go through it at once; the last batch is filled up, so
-        that all have one shape.
+      image: uint8 [image_size, image_size, channels]; None if it has latents.
+      latents: made beforehand, float32 [Y, X, Z], or None.
+      config: what patches are cut from.
+      where: names the image in messages.
+
+    Raises:
+      DataError: if there are no latents where a learned autoencoder has to make them.
     """
-    encoded: list[Record] = []
-    for batch in itertools.batched(records, batch_size):
-        codes_BN = encode_batch([record.image for record in batch], codec, batch_size)
-        encoded += [
-            dataclasses.replace(record, codes=code_N)
-            for record, code_N in zip(batch, codes_BN, strict=True)
+    if config.latent_channels and latents is not None:
+        return latents_to_patches(latents, config)
+    if config.latent_channels or image is None:
+        raise DataError(
+            f"{where} has no latents, and data.latent_channels "
+            f"{config.latent_channels} says that a learned autoencoder makes them; "
+            "encode the images first."
+        )
+    return pixels_to_patches(image, config)
+
+
+class CodeRows(Protocol):
+    """Codes or latents by index: an array, or `StoredCodes`."""
+
+    def __getitem__(self, index: int, /) -> np.ndarray:
+        """int32 [N], or float32 [Y, X, Z]."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CodedRecords(Sequence[Record]):
+    """Records that get the codes of their images when they are read.
+
+    Their images are left undecoded.
+
+    Attributes:
+      records: of a split, or some of them.
+      codes: of the images of the records, in their order.
+    """
+
+    records: Sequence[Record]
+    codes: CodeRows
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        """Returns one record with its codes, or a list of them for a slice."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = range(len(self))[index]
+        return dataclasses.replace(self.records[place], codes=self.codes[place])
+
+
+def encode_records(records: Iterable[Record], codec: ImageCodec) -> np.ndarray:
+    """Codes or latents of the images of records, [number of records, ...].
+
+    Args:
+      records: at least one; only a batch of them is held at a time.
+      codec: a learned one.
+    """
+    batches = itertools.batched(records, ENCODED_AT_ONCE)
+    return np.concatenate(
+        [
+            encode_batch([record.image for record in batch], codec, ENCODED_AT_ONCE)
+            for batch in batches
         ]
-    return encoded
+    )
 
 
 def encode_batch(
     images: Sequence[np.ndarray], codec: ImageCodec, batch_size: int
 ) -> np.ndarray:
-    """Codes of at most batch_size images, int32 [len(images), N].
+    """Codes or latents of at most batch_size images, [len(images), ...].
 
     The codec always sees a whole batch: the last image again where there are too few.
     """

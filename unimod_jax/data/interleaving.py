@@ -14,8 +14,7 @@ import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.documents import image_ids
-from unimod_jax.data.image_codec import pixels_to_patches
-from unimod_jax.data.image_codes import codes_of
+from unimod_jax.data.image_codes import codes_of, patches_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.layout import (
@@ -113,15 +112,18 @@ def _image(
     precedes_text: bool,
 ) -> Span:
     bidirectional = IMAGE in layout.bidirectional
+    known = record.codes is not None
     if not layout.patches_per_image:
         vocabulary = tokenizer.vocabulary
-        codes = codes_of(record.image, record.codes, config, record.key)
+        image = None if known else record.image
+        codes = codes_of(image, record.codes, config, record.key)
         ids = image_ids(codes, vocabulary, layout.line_length)
         return Span(IMAGE, ids, bidirectional)
+    image = None if known and config.latent_channels else record.image
     return Span(
         IMAGE,
         (),
         bidirectional,
-        patches=pixels_to_patches(record.image, config),
+        patches=patches_of(image, record.codes, config, record.key),
         largest_time=layout.captioned_time if precedes_text else 1.0,
     )

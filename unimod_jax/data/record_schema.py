@@ -21,7 +21,8 @@ of the built-in data set's train split, as `describe` prints it:
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,27 +42,39 @@ class Record:
     """One training example.
 
     Attributes:
-      image: uint8 [height, width, channels], pixels 0..255, grey (1) or RGB (3).
+      picture: the image, or what reads it when it is first asked for: a row whose codes
+        are known never needs its pixels.
       captions: at least one text that describes the image; none is empty.
       label: the image's class, or None if the data set has none.
       key: names the record in messages; unique within its split.
       speech: units of the record spoken, or None if the data set has no speech.
-      codes: int32 [N] of the image, if a learned tokenizer has made them.
+      codes: what a learned tokenizer has made of the image, if it has: codes int32 [N],
+        or latents float32 [Y, X, Z].
     """
 
-    image: np.ndarray
+    picture: np.ndarray | Callable[[], np.ndarray]
     captions: tuple[str, ...]
     label: int | None
     key: str
     speech: tuple[int, ...] | None = None
     codes: np.ndarray | None = None
 
+    @functools.cached_property
+    def image(self) -> np.ndarray:
+        """uint8 [height, width, channels], pixels 0..255, grey (1) or RGB (3).
+
+        Raises:
+          DataError: if it is read only now, and is damaged or breaks the schema.
+        """
+        return self.picture() if callable(self.picture) else self.picture
+
 
 def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) -> Record:
     """Makes a Record of a row as TFDS decodes it.
 
     Args:
-      raw: feature name -> value; texts may be bytes (UTF-8) or str.
+      raw: feature name -> value; texts may be bytes (UTF-8) or str, and the image a
+        function that reads it, which is then called and checked when it is needed.
       config: which features to read, and the image size to expect.
       where: names the row in messages, and is its key unless it has a "key" feature.
 
@@ -70,7 +83,11 @@ def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) ->
         the image has the wrong dtype, channels or size (and config.resize is off), or
         the speech is empty, too long or not in units.
     """
-    image = _image(_feature(raw, "image_feature", config, where), config, where)
+    picture = _feature(raw, "image_feature", config, where)
+    if callable(picture):
+        picture = functools.partial(_read_image, picture, config, where)
+    else:
+        picture = _image(picture, config, where)
     captions = _captions(_feature(raw, "caption_feature", config, where), where)
     label = None
     if config.label_feature:
@@ -79,7 +96,7 @@ def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) ->
     if config.speech_feature:
         speech = _speech(_feature(raw, "speech_feature", config, where), config, where)
     key = _text(raw["key"], where) if "key" in raw else where
-    return Record(image, captions, label, key, speech)
+    return Record(picture, captions, label, key, speech)
 
 
 def describe(record: Record) -> str:
@@ -109,6 +126,15 @@ def _feature(
             f"set data.{field} to one of these{hint}."
         )
     return raw[name]
+
+
+def _read_image(
+    read: Callable[[], Any], config: "DataConfig", where: str
+) -> np.ndarray:
+    image = _image(read(), config, where)
+    # Records are shared between all who ask, so nobody may write on them.
+    image.flags.writeable = False
+    return image
 
 
 def _image(value: Any, config: "DataConfig", where: str) -> np.ndarray:

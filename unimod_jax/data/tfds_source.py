@@ -6,6 +6,7 @@ TensorFlow. A finished one is a folder <directory>/<name>/<version> that holds a
 """
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -21,11 +22,12 @@ from unimod_jax.data.record_schema import DataError, Record, validate_record
 
 BUILT_IN = "handwritten_digits"
 CACHED_BYTES = 256 * 2**20
-"""A split whose records fit in this much memory is decoded only once."""
+"""A split whose records fit in this much memory is read and decoded only once."""
 
 _BYTES_BESIDE_THE_IMAGE = 2048
 _STALE_SECONDS = 3600
-_INFO_FILE = "dataset_info.json"
+INFO_FILE = "dataset_info.json"
+"""What a finished data set has: its version, its splits, and how long they are."""
 
 
 def prepare(config: DataConfig) -> Path:
@@ -48,7 +50,7 @@ def prepare(config: DataConfig) -> Path:
     builder_class = handwritten_digits_dataset_builder.Builder
     home = Path(config.directory, BUILT_IN)
     final = home / str(builder_class.VERSION)
-    if (final / _INFO_FILE).exists():
+    if (final / INFO_FILE).exists():
         return final
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -82,24 +84,29 @@ def open_split(config: DataConfig, split: str) -> "SplitRecords":
 class SplitRecords(Sequence[Record]):
     """The records of a split: random access by index, length, picklable, thread-safe.
 
-    Raises DataError on reading a record that is damaged or breaks the schema.
+    Raises DataError on reading a record, or its image, that is damaged or breaks the
+    schema. Images are decoded when they are first asked for.
+
+    Attributes:
+      folder: the prepared data set, <directory>/<name>/<version>.
+      split: name of the split.
     """
 
     def __init__(self, config: DataConfig, split: str) -> None:
         """Opens the split and reads its first and last record, to fail early."""
         self._config = config
-        self._split = split
-        self._folder = _prepared_folder(config)
-        self._rows = _open_rows(self._folder, config, split)
+        self.split = split
+        self.folder = _prepared_folder(config)
+        self._rows = _open_rows(self.folder, config, split)
         self._cache: dict[int, Record] | None = None
-        image_bytes = config.num_image_codes + _BYTES_BESIDE_THE_IMAGE
-        if len(self._rows) * image_bytes <= CACHED_BYTES:
+        image_bytes = config.image_size**2 * config.image_channels
+        if len(self._rows) * (image_bytes + _BYTES_BESIDE_THE_IMAGE) <= CACHED_BYTES:
             self._cache = {}
-        _ = self[0], self[-1]
+        _ = self[0].image, self[-1].image
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what to open, not what is open."""
-        return SplitRecords, (self._config, self._split)
+        return SplitRecords, (self._config, self.split)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -118,21 +125,20 @@ class SplitRecords(Sequence[Record]):
             return self._cache[place]
         record = self._read(place)
         if self._cache is not None:
-            # Records are shared between all who ask, so nobody may write on them.
-            record.image.flags.writeable = False
             self._cache[place] = record
         return record
 
     def _read(self, place: int) -> Record:
-        where = f"record {place} of {self._folder.parent.name}/{self._split}"
+        where = f"record {place} of {self.folder.parent.name}/{self.split}"
         try:
             raw = self._rows[place]
         # array_record reports a damaged file as RuntimeError, TFDS as several others.
         except Exception as error:
-            raise _damaged(self._folder, error) from error
+            raise _damaged(self.folder, error) from error
         image = raw.get(self._config.image_feature)
         if isinstance(image, bytes):
-            raw = {**raw, self._config.image_feature: decode_image(image, where)}
+            picture = functools.partial(decode_image, image, where)
+            raw = {**raw, self._config.image_feature: picture}
         return validate_record(raw, self._config, where)
 
 
@@ -176,12 +182,12 @@ def _prepared_folder(config: DataConfig) -> Path:
     finished = {
         version: folder
         for folder in home.glob("*")
-        if (version := _version(folder.name)) and (folder / _INFO_FILE).exists()
+        if (version := _version(folder.name)) and (folder / INFO_FILE).exists()
     }
     if finished:
         return finished[max(finished)]
     if broken := sorted(f for f in home.glob("*") if _version(f.name)):
-        raise _damaged(broken[-1], f"{_INFO_FILE} is missing")
+        raise _damaged(broken[-1], f"{INFO_FILE} is missing")
     raise DataError(
         f"there is no prepared data set {config.name!r} in {str(home)!r}; "
         "build it there, or set data.directory and data.name."
@@ -226,13 +232,13 @@ def _no_progress_bar() -> Iterator[None]:
 
 def _move_into_place(built: Path, final: Path, aside: Path) -> None:
     """Renames a finished build; keeps the present one if another process was first."""
-    if final.exists() and not (final / _INFO_FILE).exists():
+    if final.exists() and not (final / INFO_FILE).exists():
         with contextlib.suppress(FileNotFoundError):
             final.rename(aside)
     try:
         built.rename(final)
     except OSError:
-        if not (final / _INFO_FILE).exists():
+        if not (final / INFO_FILE).exists():
             raise
 
 

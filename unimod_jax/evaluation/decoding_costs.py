@@ -18,7 +18,8 @@ from unimod_jax.models import cache_bytes
 from unimod_jax.objectives import router_loss
 from unimod_jax.training import Assembly
 
-_ROWS_PER_TASK = 32
+ROWS_PER_TASK = 32
+"""Rows of held-out records on which rules of choice are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +61,7 @@ def _bytes_of(assembly: Assembly) -> dict[str, int]:
 
 def _selection_gap(trained: TrainedRun, records: Sequence[Record]) -> dict[str, float]:
     experiment, layouts = trained.experiment, trained.assembly.layouts
-    rows = dict.fromkeys(layouts, _ROWS_PER_TASK)
+    rows = dict.fromkeys(layouts, ROWS_PER_TASK)
     batch = first_rows(experiment.data, layouts, rows, records, trained.tokenizer)
 
     @jax.jit

@@ -14,7 +14,11 @@ from unimod_jax.evaluation.accuracy import (
     judge_drawings,
     names_digits,
 )
-from unimod_jax.evaluation.decoding_costs import DecodingCosts, measure_decoding
+from unimod_jax.evaluation.decoding_costs import (
+    ROWS_PER_TASK,
+    DecodingCosts,
+    measure_decoding,
+)
 from unimod_jax.evaluation.dense_twin import (
     DenseTwinComparison,
     compare_with_dense_twin,
@@ -77,7 +81,7 @@ def measure(
     data = trained.experiment.data
     prepare(data)
     train_records = open_split(data, data.train_split)
-    records = coded(open_split(data, data.test_split)[:], trained.codec, data)
+    records = open_split(data, data.test_split)[:]
     shown = records[:captions_limit]
     sampler = Sampler(trained)
     has_digits = names_digits(records)
@@ -103,7 +107,8 @@ def measure(
         texts = [record.captions[0] for record in shown]
         maps = routing_maps(trained, [r.image for r in shown], texts, seed=SEED)
     with _clock(seconds, "decoding"):
-        decoding = measure_decoding(trained, records)
+        firsts = records[: ROWS_PER_TASK * data.documents_per_row]
+        decoding = measure_decoding(trained, coded(firsts, trained.codec, data))
     with _clock(seconds, "dense_twin"):
         firsts = train_records[: data.batch_size * data.documents_per_row]
         firsts = coded(firsts, trained.codec, data)

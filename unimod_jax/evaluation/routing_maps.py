@@ -108,9 +108,9 @@ def routing_maps(
 def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Document:
     layout = trained.layout(task)
     data, tokenizer = trained.experiment.data, trained.tokenizer
-    codes_N = None
-    if not trained.experiment.objective.continuous_images:
-        codes_N = encode_batch([image], trained.codec, 1)[0]
+    codes = None
+    if trained.shows_codes:
+        codes = encode_batch([image], trained.codec, 1)[0]
     return document(
         layout,
         data,
@@ -118,7 +118,7 @@ def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Do
         caption_ids=caption_ids(caption, layout, tokenizer),
         question_ids=question_ids(data.question, layout, tokenizer),
         image=image,
-        codes=codes_N,
+        codes=codes,
     )
 
 

@@ -14,6 +14,7 @@ from unimod_jax.data import (
     caption_ids,
     document,
     encode_batch,
+    patches_to_latents,
     patches_to_pixels,
     question_ids,
 )
@@ -108,7 +109,7 @@ class Sampler:
         trained = self._trained
         layout = trained.layout(IMAGE_TO_TEXT)
         codes: list[np.ndarray | None] = [None] * len(batch)
-        if not trained.experiment.objective.continuous_images:
+        if trained.shows_codes:
             images = [image for image, _ in batch]
             codes = list(encode_batch(images, trained.codec, len(batch)))
         return [
@@ -187,6 +188,9 @@ def _pictures(trained: TrainedRun, drawn: np.ndarray) -> np.ndarray:
     if not trained.experiment.objective.continuous_images:
         return trained.codec.decode(drawn)
     data = trained.experiment.data
+    if data.latent_channels:
+        latents = [patches_to_latents(patch_NP, data) for patch_NP in drawn]
+        return trained.codec.decode(np.stack(latents))
     return np.stack([patches_to_pixels(patch_NP, data) for patch_NP in drawn])
 
 

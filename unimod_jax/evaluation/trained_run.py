@@ -46,6 +46,12 @@ class TrainedRun:
     variables: dict
     step: int
 
+    @property
+    def shows_codes(self) -> bool:
+        """Whether rows hold what the codec makes of images, not their pixels."""
+        continuous = self.experiment.objective.continuous_images
+        return not continuous or bool(self.experiment.data.latent_channels)
+
     def layout(self, task: str) -> TaskLayout:
         """A task's layout.
 

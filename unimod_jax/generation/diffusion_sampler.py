@@ -18,7 +18,11 @@ from unimod_jax.objectives.image_diffusion import signal_share
 
 
 def denoise_patches(
-    forward: Forward, guided: GuidedRows, num_steps: int, key: jax.Array
+    forward: Forward,
+    guided: GuidedRows,
+    num_steps: int,
+    key: jax.Array,
+    largest_value: float = 1.0,
 ) -> jax.Array:
     """Generates the patches of each row.
 
@@ -27,9 +31,10 @@ def denoise_patches(
       guided: rows to fill; the values of their patches do not matter.
       num_steps: denoising steps.
       key: random key.
+      largest_value: of clean patches; 0 if they have no bound.
 
     Returns:
-      float32 [B, N, P] in about [-1, 1].
+      float32 [B, N, P].
     """
     _, num_patches, patch_size = guided.rows.patch_BNP.shape
 
@@ -38,7 +43,7 @@ def denoise_patches(
         return guided.combine(patches_of(forward(rows), rows))
 
     shape = (guided.num_images, num_patches, patch_size)
-    return ancestral_sampling(predict_noise, shape, num_steps, key)
+    return ancestral_sampling(predict_noise, shape, num_steps, key, largest_value)
 
 
 def ancestral_sampling(
@@ -46,6 +51,7 @@ def ancestral_sampling(
     shape: tuple[int, int, int],
     num_steps: int,
     key: jax.Array,
+    largest_value: float = 1.0,
 ) -> jax.Array:
     """Denoises from pure noise to time 0.
 
@@ -54,10 +60,13 @@ def ancestral_sampling(
       shape: (B, N, P).
       num_steps: denoising steps, evenly spaced in time.
       key: random key.
+      largest_value: to which every prediction of clean patches is clipped, on either
+        side of 0; 0 leaves them as they are.
 
     Returns:
-      float32 [B, N, P]; every prediction of clean patches is clipped to [-1, 1].
+      float32 [B, N, P].
     """
+    bound = largest_value or jnp.inf
 
     def step(index, carry):
         patch_BNP, key = carry
@@ -65,7 +74,7 @@ def ancestral_sampling(
         share, next_share = signal_share(time), signal_share(time - 1.0 / num_steps)
         noise_BNP = predict_noise(patch_BNP, time)
         clean_BNP = (patch_BNP - jnp.sqrt(1.0 - share) * noise_BNP) / jnp.sqrt(share)
-        clean_BNP = jnp.clip(clean_BNP, -1.0, 1.0)
+        clean_BNP = jnp.clip(clean_BNP, -bound, bound)
         # Mean and variance of q(x_next | x, clean), equations 6 and 7 of DDPM.
         kept = share / next_share
         from_clean = jnp.sqrt(next_share) * (1.0 - kept) / (1.0 - share)

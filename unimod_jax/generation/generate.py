@@ -127,7 +127,9 @@ def _(objective: MaskedImage, model, guided, sampling, codes, key):
 
 @draw_images.register
 def _(objective: ImageDiffusion, model, guided, sampling, codes, key):
-    return denoise_patches(model, guided, sampling.num_steps, key)
+    return denoise_patches(
+        model, guided, sampling.num_steps, key, objective.largest_value
+    )
 
 
 def caption_images(

@@ -22,7 +22,11 @@ from unimod_jax.generation.new_tokens import one_image_each
 
 
 def denoise_waiting(
-    writer: DocumentWriter, writing: Writing, num_steps: int, key: jax.Array
+    writer: DocumentWriter,
+    writing: Writing,
+    num_steps: int,
+    key: jax.Array,
+    largest_value: float = 1.0,
 ) -> tuple[jax.Array, Writing]:
     """Denoises one image in every row that waits for one, and closes it.
 
@@ -31,6 +35,7 @@ def denoise_waiting(
       writing: where it is; rows that do not wait stay as they are.
       num_steps: denoising steps, static; 250 in both papers.
       key: random key.
+      largest_value: of clean patches, static; 0 if they have no bound.
 
     Returns:
       (float32 [B, N, P] patches, of use in the rows that waited; where it is then).
@@ -46,7 +51,7 @@ def denoise_waiting(
         return guided.combine(patches_of(output, group))
 
     shape = (guided.num_images, num_patches, patch_size)
-    patch_BNP = ancestral_sampling(predict_noise, shape, num_steps, key)
+    patch_BNP = ancestral_sampling(predict_noise, shape, num_steps, key, largest_value)
     finished = noised(rows, guided.mirror(patch_BNP), jnp.float32(0))
     _, caches = writer.model.extend(finished, writing.caches)
     progress = jax.tree.map(
@@ -67,7 +72,9 @@ def denoise_waiting(
 _start = jax.jit(DocumentWriter.start)
 _write_tokens = jax.jit(DocumentWriter.write_tokens, static_argnames="num_tokens")
 _waiting = jax.jit(DocumentWriter.waiting)
-_denoise_waiting = jax.jit(denoise_waiting, static_argnames="num_steps")
+_denoise_waiting = jax.jit(
+    denoise_waiting, static_argnames=("num_steps", "largest_value")
+)
 
 
 def write_and_draw(
@@ -76,6 +83,7 @@ def write_and_draw(
     num_images: int,
     num_steps: int,
     key: jax.Array,
+    largest_value: float = 1.0,
 ) -> list[list[np.ndarray]]:
     """Writes and draws by turns until all documents have ended; not for use in jit.
 
@@ -85,6 +93,7 @@ def write_and_draw(
       num_images: most images of a row.
       num_steps: denoising steps per image.
       key: random key.
+      largest_value: of clean patches; 0 if they have no bound.
 
     Returns:
       Row -> what was added to it, in order: int32 [T] ids, and float32 [N, P] patches.
@@ -102,7 +111,9 @@ def write_and_draw(
         waiting_B = np.asarray(_waiting(writer, writing))
         if turn == num_images or not waiting_B.any():
             break
-        patch_BNP, writing = _denoise_waiting(writer, writing, num_steps, draw_key)
+        patch_BNP, writing = _denoise_waiting(
+            writer, writing, num_steps, draw_key, largest_value
+        )
         for row, patch_NP, waited in zip(
             added, np.asarray(patch_BNP), waiting_B, strict=True
         ):

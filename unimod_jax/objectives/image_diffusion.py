@@ -67,11 +67,14 @@ class ImageDiffusion:
       diffusion_weight: lambda of L_LM + lambda L_DDPM; 5 in both papers.
       time_cap: largest noise time of an image that precedes its caption; 0.5 is
         Transfusion's t <= 500 of 1000. The layouts carry it to each patch.
+      largest_value: to which the sampler clips what it takes for clean patches: 1 for
+        pixels; 0 for no bound, because latents have none.
     """
 
     task_weights: TaskWeights = TaskWeights()
     diffusion_weight: float = 5.0
     time_cap: float = 0.5
+    largest_value: float = 1.0
 
     @property
     def continuous_images(self) -> bool:

@@ -155,6 +155,16 @@ class Experiment:
                 f"data.image_line is {self.data.image_line}, but only next-token "
                 "training reads images line by line; set it to 0."
             )
+        objective = self.objective
+        takes_latents = (
+            isinstance(objective, ImageDiffusion) and not objective.largest_value
+        )
+        if self.data.latent_channels and not takes_latents:
+            raise ValueError(
+                f"data.latent_channels is {self.data.latent_channels}, but only "
+                "ImageDiffusion trains on latents, and without bounds; choose it with "
+                "objective.largest_value 0, or set data.latent_channels to 0."
+            )
         if self.task_shares.interleaved and isinstance(self.objective, MaskedImage):
             raise ValueError(
                 "task_shares.interleaved is set, but masked-image training has no "

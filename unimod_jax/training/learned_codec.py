@@ -2,9 +2,13 @@
 
 The arithmetic around the network is that of each release: how a picture is scaled and
 cropped, and how bytes become real values.
+
+Training reads codes from disk, where the first run that needs them has put them
+(`coded_split`, `data.stored_codes`); evaluation needs few, and makes them (`coded`).
 """
 
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import jax
@@ -12,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from unimod_jax.convert.autoencoder_kl import read_autoencoder
 from unimod_jax.convert.image_tokenizer_files import (
     CHAMELEON_VQGAN,
     MAGVIT_V2,
@@ -19,19 +24,26 @@ from unimod_jax.convert.image_tokenizer_files import (
     read_image_tokenizer,
 )
 from unimod_jax.data import (
+    CodedRecords,
     DataConfig,
     DataError,
     GreyLevels,
     ImageCodec,
     LearnedCodec,
+    LearnedLatents,
     Record,
-    with_codes,
+    SplitRecords,
+    StoredCodes,
+    codes_folder,
+    encode_records,
+    make_parts,
 )
 from unimod_jax.data.released import pixels
+from unimod_jax.training.endings import Preempted
+from unimod_jax.training.processes import ALONE, Processes
 from unimod_jax.training.run_directory import RunDirectory
 
-_AT_ONCE = 8
-"""Images that pass a tokenizer together."""
+logger = logging.getLogger(__name__)
 
 _SCALE: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     MAGVIT_V2: pixels.show_o_scale,
@@ -59,6 +71,8 @@ _PICTURE: Mapping[str, Callable[[Image.Image, int], np.ndarray]] = {
 def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
     """How a run's images become codes: by its learned tokenizer, or as grey levels.
 
+    With `data.latent_channels`, they become latents of its learned autoencoder.
+
     Args:
       run: its directory.
       data: its data.
@@ -69,14 +83,11 @@ def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
     """
     if not data.code_size:
         return GreyLevels(data)
+    if data.latent_channels:
+        return _open_autoencoder(run, data)
     published, params = read_image_tokenizer(run.image_tokenizer)
     tokenizer, side = published.tokenizer, data.image_size
-    if tokenizer.downsampling != data.code_size:
-        raise DataError(
-            f"data.code_size is {data.code_size}, but a code of the image tokenizer in "
-            f"{run.image_tokenizer} stands for {tokenizer.downsampling} pixels along "
-            "a side; set it to that."
-        )
+    _check_downsampling(tokenizer.downsampling, run, data)
     encode, decode = jax.jit(tokenizer.encode), jax.jit(tokenizer.decode)
     height, width = tokenizer.grid_of(side, side)
     return LearnedCodec(
@@ -87,6 +98,40 @@ def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
         height,
         width,
     )
+
+
+def _open_autoencoder(run: RunDirectory, data: DataConfig) -> LearnedLatents:
+    if not run.image_tokenizer.exists():
+        raise DataError(
+            f"data.latent_channels is {data.latent_channels}, but {run.path} has no "
+            "autoencoder; start the run with --image-tokenizer and a folder of its "
+            "published files."
+        )
+    autoencoder, params = read_autoencoder(run.image_tokenizer)
+    _check_downsampling(autoencoder.downsampling, run, data)
+    channels = autoencoder.config.latent_channels
+    if channels != data.latent_channels or data.image_channels != 3:
+        raise DataError(
+            f"data.latent_channels is {data.latent_channels} and data.image_channels "
+            f"{data.image_channels}, but the autoencoder in {run.image_tokenizer} "
+            f"makes {channels} channels of RGB; set them to {channels} and 3."
+        )
+    # Means: a sample of each image's latents would be the same one in every epoch.
+    encode = jax.jit(lambda *given: autoencoder.encode(*given).mean_BYXZ)
+    return LearnedLatents(
+        data,
+        lambda pixel_BYXC: encode(params, jnp.asarray(pixel_BYXC)),
+        functools.partial(jax.jit(autoencoder.decode), params),
+    )
+
+
+def _check_downsampling(pixels: int, run: RunDirectory, data: DataConfig) -> None:
+    if pixels != data.code_size:
+        raise DataError(
+            f"data.code_size is {data.code_size}, but a code of the image tokenizer in "
+            f"{run.image_tokenizer} stands for {pixels} pixels along a side; set it to "
+            "that."
+        )
 
 
 def _cannot_draw(code_BYX: np.ndarray) -> np.ndarray:
@@ -100,10 +145,65 @@ def _cannot_draw(code_BYX: np.ndarray) -> np.ndarray:
 def coded(
     records: Sequence[Record], codec: ImageCodec, data: DataConfig
 ) -> Sequence[Record]:
-    """Records with the codes of their images, where a learned tokenizer makes them.
+    """A few records with the codes of their images, made now and kept in memory.
 
-    All images pass the network here, before the first step, and their codes stay in
-    memory; grey levels are made when they are needed, and the records come back as
-    they are.
+    Grey levels are made when they are needed: then the records come back as they are.
     """
-    return with_codes(records, codec, _AT_ONCE) if data.code_size else records
+    if not data.code_size:
+        return records
+    return CodedRecords(records, encode_records(records, codec))
+
+
+def coded_split(
+    records: SplitRecords,
+    codec: ImageCodec,
+    data: DataConfig,
+    run: RunDirectory,
+    *,
+    processes: Processes = ALONE,
+    told_to_stop: Callable[[], bool] = lambda: False,
+) -> Sequence[Record]:
+    """A split's records with the codes of their images, however many there are.
+
+    Codes that are not on disk yet are made by all processes together, before any of
+    them goes on. Grey levels need none of it.
+
+    Args:
+      records: the whole split.
+      codec: of the run.
+      data: where codes are kept.
+      run: its directory, with the image tokenizer.
+      processes: of the run; all call this.
+      told_to_stop: asked after each part, on a process that is alone.
+
+    Raises:
+      DataError: if codes cannot be written, or cannot be read.
+      Preempted: if told to stop before all codes were there.
+    """
+    if not data.code_size:
+        return records
+    folder = codes_folder(records, run.image_tokenizer, data)
+    stored = StoredCodes(folder, len(records), data)
+    missing = processes.gather("image codes that are missing", stored.missing())[0]
+    if missing:
+        logger.info("image codes: %d parts are to be made in %s", len(missing), folder)
+
+    def meet(num_left: int) -> None:
+        processes.gather(f"image codes, {num_left} parts left")
+        done = stored.num_parts - num_left
+        logger.info("image codes: part %d of %d", done, stored.num_parts)
+        if num_left and processes.count == 1 and told_to_stop():
+            raise Preempted(
+                f"the run was told to stop with {done} of {stored.num_parts} parts of "
+                "its image codes made; run the same command again to go on."
+            )
+
+    make_parts(
+        missing,
+        lambda part: stored.make(part, records, codec),
+        meet,
+        process_index=processes.index,
+        process_count=processes.count,
+    )
+    stored.check()
+    return CodedRecords(records, stored)

@@ -28,7 +28,7 @@ from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.endings import Preempted
 from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.input_wait import EndWatcher, InputWait
-from unimod_jax.training.learned_codec import coded, open_codec
+from unimod_jax.training.learned_codec import coded_split, open_codec
 from unimod_jax.training.metric_writer import MetricWriter
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.preemption import StopNotice
@@ -117,6 +117,7 @@ def train(
     run_dir: Path,
     *,
     start: StartingPoint | None = None,
+    image_tokenizer: Path | None = None,
     processes: Processes = ALONE,
     profile: ProfileSteps | None = None,
 ) -> RunDirectory:
@@ -127,6 +128,8 @@ def train(
       run_dir: made if it does not exist; the same for all processes.
       start: a converted model whose weights a new run starts from, and which the
         experiment has adopted (`StartingPoint.adopted_by`); None for fresh ones.
+      image_tokenizer: file or folder that a new run copies its learned autoencoder
+        from.
       processes: of the run, from `start_processes`.
       profile: which steps to trace.
 
@@ -147,7 +150,9 @@ def train(
         )
     run = RunDirectory(run_dir)
     with processes.together(), StopNotice(processes) as notice:
-        trainer = _open_trainer(experiment, run, start, processes)
+        trainer = _open_trainer(
+            experiment, run, start, image_tokenizer, processes, notice
+        )
         config = experiment.training
         checkpoints = RunCheckpoints(run.checkpoints, config, processes=processes)
         steps = None
@@ -190,7 +195,9 @@ def _open_trainer(
     experiment: Experiment,
     run: RunDirectory,
     start: StartingPoint | None,
+    image_tokenizer: Path | None,
     processes: Processes,
+    notice: StopNotice,
 ) -> Trainer:
     """Claims the run directory and makes the trainer of its experiment."""
     assembly = Assembly(experiment)
@@ -207,9 +214,18 @@ def _open_trainer(
         run.claim(experiment)
         if start is not None and processes.is_first:
             start.copy_into(run)
+        if image_tokenizer is not None and processes.is_first:
+            run.copy_image_tokenizer(image_tokenizer)
         tokenizer = open_tokenizer(run, assembly, records)
     codec = open_codec(run, experiment.data)
-    records = coded(records, codec, experiment.data)
+    records = coded_split(
+        records,
+        codec,
+        experiment.data,
+        run,
+        processes=processes,
+        told_to_stop=lambda: notice.reached(0),
+    )
     for task, layout in layouts.items():
         logger.info("%s rows: %s", task, layout.attention_order)
     dataset = training_batches(

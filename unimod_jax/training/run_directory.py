@@ -18,6 +18,7 @@ report.html       the picture of it all
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 from unimod_jax.parallel import MeshAxes
@@ -36,6 +37,7 @@ BOOKKEEPING = {
     "training.log_every",
     "training.skip_budget",
     "training.accumulation_steps",
+    "data.codes_directory",
 }
 LAYOUT = ("mesh.", "sharding.")
 """These and `BOOKKEEPING` may differ when a run is resumed: what is computed stays the
@@ -138,6 +140,31 @@ class RunDirectory:
                 f"({'; '.join(differing)}); "
                 f"choose another --run-dir, or give the same options."
             )
+
+    def copy_image_tokenizer(self, source: Path) -> None:
+        """Takes a copy of a published image tokenizer, unless there is one.
+
+        Args:
+          source: a .safetensors file, or a folder, of which pickles stay behind.
+
+        Raises:
+          RunError: if there is nothing to copy.
+        """
+        if self.image_tokenizer.exists():
+            return
+        inside = sorted(source.glob("*")) if source.is_dir() else [source]
+        files = [f for f in inside if f.suffix in (".safetensors", ".json")]
+        if not any(f.is_file() and f.suffix == ".safetensors" for f in files):
+            raise RunError(
+                f"{source} holds no .safetensors file; give the folder of a published "
+                "image tokenizer."
+            )
+        partial = self.image_tokenizer.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        for file in files:
+            shutil.copyfile(file, partial / file.name)
+        partial.rename(self.image_tokenizer)
 
     def read_experiment(self) -> Experiment:
         """The experiment this directory belongs to; RunError if it cannot be read."""
