@@ -1,12 +1,10 @@
 """A published preset and a variant of it as an experiment at full size.
 
 Architecture, objective, towers, routing, recipe and task shares are the preset's. The
-data are a stand-in that has the preset's counts: pixels on even levels where the papers
-have the codes of a trained tokenizer, and records of a name that nobody has prepared.
-Records that were tokenized beforehand cannot be loaded yet, so a full-size experiment
-can be read, counted, shrunk (`--tiny`), and trained on records of one's own; it does
-not train the published model again. Devices are for the command to name
-(`--mesh.data`, `--mesh.fsdp`, `--mesh.sequence`,
+data have the preset's counts and the codes of its image tokenizer, which a run is given
+with `--image-tokenizer` (or takes from the converted model that it starts from), and
+records of a name that nobody has prepared: `--data.name` names one's own. Devices are
+for the command to name (`--mesh.data`, `--mesh.fsdp`, `--mesh.sequence`,
 `--mesh.tensor`).
 """
 
@@ -23,8 +21,9 @@ from unimod_jax.training import Experiment, TaskShares, TrainingConfig
 RECORDS = "own_records"
 """Name of the data set that full-size experiments ask for; `--data.name` changes it."""
 
-_IMAGE_LEVELS = 256
-_PATCH_SIZE = 6
+_GREY_LEVELS = 256
+_PATCH_SIZE = 2  # latents; Transfusion (2408.11039, section 3)
+_LATENT_SIZE = 8  # pixels; its autoencoder
 _SPEECH_UNITS = 500  # 2411.04996, section 3.3
 _TEXT_MARKERS = 4  # begin and end of a caption, begin and end of an image
 _SPEECH_MARKERS = 2
@@ -34,9 +33,7 @@ def published(preset_name: str, variant: str, **changes: Any) -> Experiment:
     """The experiment that trains a preset in one of the papers' variants.
 
     Rows have the preset's counts: codes or patches of an image, caption slots, lines,
-    and slots of interleaved rows. What the stand-in data cannot say is different: image
-    codes have 256 levels, and Transfusion's patches have 36 values, 6 x 6 grey pixels,
-    for the 32 of its latents.
+    and slots of interleaved rows.
 
     Args:
       preset_name: a name of `PRESETS`.
@@ -80,16 +77,18 @@ def _task_shares(chosen: Preset) -> TaskShares:
 def _data(chosen: Preset) -> DataConfig:
     """Data whose rows have the preset's counts."""
     speech_units = _SPEECH_UNITS if SPEECH in chosen.model.modalities else 0
-    others = Vocabulary.native(0, _IMAGE_LEVELS, speech_units).used
+    image = _image(chosen)
+    others = Vocabulary.native(0, image["image_levels"], speech_units).used
     data = DataConfig(
         name=RECORDS,
         label_feature="",
-        image_levels=_IMAGE_LEVELS,
+        image_channels=3,
         image_line=chosen.sizes.image_line,
+        resize=True,
         caption_tokens=chosen.sizes.caption_tokens,
         text_vocabulary_size=chosen.model.vocabulary_size - others,
         batch_size=chosen.batch_rows,
-        **_image(chosen),
+        **image,
     )
     if INTERLEAVED not in chosen.mean_tasks:
         return data
@@ -112,8 +111,37 @@ def _data(chosen: Preset) -> DataConfig:
 
 
 def _image(chosen: Preset) -> dict[str, Any]:
-    """Grey images with as many pixels as the preset has codes, or as many patches."""
+    """Images of as many codes, or patches of latents, as the preset's.
+
+    Emu3's tokenizer has a code for 8 x 8 pixels (2409.18869, section 2.2), those of
+    Show-o and Chameleon for 16 x 16.
+    """
     side = math.isqrt(chosen.image_tokens)
-    if not chosen.patch_size:
-        return {"image_size": side}
-    return {"image_size": side * _PATCH_SIZE, "patch_size": _PATCH_SIZE}
+    if chosen.patch_size:
+        return {
+            "image_size": side * _PATCH_SIZE * _LATENT_SIZE,
+            "code_size": _LATENT_SIZE,
+            "latent_channels": chosen.patch_size // _PATCH_SIZE**2,
+            "patch_size": _PATCH_SIZE,
+            "image_levels": _GREY_LEVELS,
+        }
+    pixels, codes = (8, 32_768) if chosen.sizes.image_line else (16, 8192)
+    return {"image_size": side * pixels, "code_size": pixels, "image_levels": codes}
+
+
+def with_grey_images(data: DataConfig, side: int) -> DataConfig:
+    """Data whose images need no tokenizer: a code is a pixel, of 256 levels.
+
+    Args:
+      data: any.
+      side: pixels, and codes, along a side of an image.
+    """
+    return dataclasses.replace(
+        data,
+        image_size=side,
+        image_channels=1,
+        image_levels=_GREY_LEVELS,
+        image_line=side if data.image_line else 0,
+        code_size=0,
+        latent_channels=0,
+    )

@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--image-tokenizer",
         type=Path,
         metavar="DIR",
-        help="files of a learned autoencoder as diffusers publishes it, for a new run "
-        "whose data.latent_channels is set",
+        help="published files of a learned image tokenizer, for a new run with "
+        "data.code_size: MAGVIT-v2, Chameleon's VQ-GAN, Emu3's, or a VAE of diffusers",
     )
     parser.add_argument(
         "--profile",

@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from experiments.benchmark.suite import Setting, SuiteResult
-from experiments.published import published
+from experiments.published import published, with_grey_images
 from experiments.toy import demo
 from pallas_kernels.benchmark.timing import Budget
 from unimod_jax.data import (
@@ -53,6 +53,7 @@ _LEAST_BATCHES = 5
 _LEAST_TURNS = 2
 _STEPS_PER_TURN = 4
 _SYNTHETIC_ROWS = 12
+_CODES_PER_SIDE = 32
 _SMALL_MODEL = {"num_heads": 2, "num_kv_heads": 2, "head_dim": 8, "width": 16}
 
 
@@ -132,7 +133,9 @@ def synthetic_feed(setting: Setting) -> Feed:
     """
     full = published("show_o_512", "dense")
     data = dataclasses.replace(
-        full.data, batch_size=_SYNTHETIC_ROWS, resize=True, text_vocabulary_size=2048
+        with_grey_images(full.data, _CODES_PER_SIDE),
+        batch_size=_SYNTHETIC_ROWS,
+        text_vocabulary_size=2048,
     )
     model = full.model
     if setting.platform == "cpu":
@@ -144,7 +147,7 @@ def synthetic_feed(setting: Setting) -> Feed:
         )
     picture_size, num_captions = 512, 2048
     if setting.quick:
-        data = dataclasses.replace(data, image_size=4)
+        data = with_grey_images(data, 4)
         picture_size, num_captions = 16, 64
     captions = made_up_captions(num_captions)
     records = EncodedPictures(data, made_up_pictures(picture_size), captions)

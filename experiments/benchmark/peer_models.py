@@ -8,7 +8,7 @@ the z-loss and the warm-up are left out; every token counts the same.
 import dataclasses
 from typing import NamedTuple
 
-from experiments.published import published
+from experiments.published import published, with_grey_images
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
@@ -69,8 +69,7 @@ def peer_experiment(system: str, sizes: PeerSizes) -> Experiment:
         image_positions=False,
     )
     data = dataclasses.replace(
-        base.data,
-        image_size=sizes.image_side,
+        with_grey_images(base.data, sizes.image_side),
         caption_tokens=sizes.caption_tokens,
         batch_size=sizes.rows,
         text_vocabulary_size=sizes.vocabulary_size // 4,

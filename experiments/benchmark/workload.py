@@ -6,9 +6,10 @@ Dropout is off: the published models are compared without it.
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
-from experiments.published import published
+from experiments.published import published, with_grey_images
 from unimod_jax.layout import RowLayout
 from unimod_jax.models import ModelSpec
 from unimod_jax.models.accounting import training_flops
@@ -109,9 +110,8 @@ def sized(preset: str, variant: str, size: Size) -> Experiment:
             "vocabulary_size": size.vocabulary_size,
         }
         data = dataclasses.replace(data, text_vocabulary_size=_TEXT_IDS)
-    if size.image_side:
-        line = size.image_side if data.image_line else 0
-        data = dataclasses.replace(data, image_size=size.image_side, image_line=line)
+    side = size.image_side or math.isqrt(data.num_image_codes)
+    data = with_grey_images(data, side)
     return dataclasses.replace(
         whole,
         model=dataclasses.replace(

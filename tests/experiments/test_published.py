@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from experiments import train
+from experiments.checkpoint_tour.tiny_release import write_release
 from experiments.command_line import experiment_names, load_experiment
 from experiments.published import RECORDS, published
 from unimod_jax.data import DataConfig, prepare
+from unimod_jax.evaluation import open_run
 from unimod_jax.models import MixtureOfTransformers
 from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.presets import PRESETS, Recipe, model_spec, preset
@@ -79,8 +81,6 @@ def test_a_file_is_its_preset_at_full_size(name: str):
     assert found == dataclasses.replace(
         expected,
         towers=towers,
-        # The stand-in data have no patches of 32 values.
-        patch_size=36 if expected.patch_size else 0,
         # Emu3's ends of line take places in an image; no learned position counts them.
         image_tokens=Assembly(experiment).sizes.image_slots
         if experiment.data.image_line
@@ -142,7 +142,12 @@ def test_the_tiny_form_keeps_everything_but_sizes(name: str):
     )
     assert bool(tiny.data.image_line) == bool(full.data.image_line)
     assert set(Assembly(tiny).layouts) == set(Assembly(full).layouts)
-    assert (tiny.objective, tiny.mod) == (full.objective, full.mod)
+    assert tiny.mod == full.mod
+    assert tiny.objective == dataclasses.replace(
+        full.objective,
+        # Pixels have bounds, which latents have not.
+        **({"largest_value": 1.0} if full.objective.continuous_images else {}),
+    )
     towers = dataclasses.replace(tiny.mot, untied_layers=full.mot.untied_layers)
     assert towers == full.mot
     assert len(Assembly(tiny).spec.designs) == 4
@@ -179,6 +184,27 @@ def test_the_command_trains_the_tiny_form(
     config = json.loads((run / "config.json").read_text())
     assert config["training"]["steps"] == 2
     assert config["model"]["width"] == 64
+
+
+def test_a_new_run_is_given_an_image_tokenizer(
+    data_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    """Without it the run is refused before it begins; the tiny one has 16 codes."""
+    release = write_release("show-o", tmp_path / "release")
+    learned = {"code_size": 2, "image_channels": 3, "image_levels": 16}
+    command = [
+        *("unimod/show_o", "--tiny", "--run-dir", str(tmp_path / "run")),
+        *("--training.steps", "1", "--model.num-layers", "2"),
+        *("--data.directory", str(data_directory)),
+        *(f"--data.{name}={value}" for name, value in learned.items()),
+    ]
+    with pytest.raises(SystemExit):
+        train.main(command)
+    error = capsys.readouterr().err
+    assert "has no learned image tokenizer; start the run with --image-tok" in error
+    assert not (tmp_path / "run").exists()
+    train.main([*command, "--image-tokenizer", str(release.files.image_tokenizer)])
+    assert open_run(tmp_path / "run").assembly.sizes.image_slots == 16
 
 
 def test_help_tells_of_the_tiny_form(capsys: pytest.CaptureFixture):

@@ -7,6 +7,7 @@ import pytest
 from experiments.checkpoint_tour.tiny_release import write_release
 from experiments.command_line import load_experiment
 from experiments.train import main as train
+from unimod_jax.evaluation import evaluate, open_run
 from unimod_jax.models.config import DENSE
 from unimod_jax.released_models import FAMILIES, WarmStart, convert_model
 from unimod_jax.training import Assembly, RunDirectory, RunError, StartingPoint
@@ -42,25 +43,39 @@ def test_a_tuning_experiment_adopts_a_converted_model(name, converted):
     assert set(assembly.layouts) >= {"text_to_image", "image_to_text"}
 
 
-def test_a_run_goes_on_from_the_weights_it_starts_from(converted, tmp_path, capsys):
-    """With a learning rate of next to nothing, its weights are the released ones."""
-    start = converted["emu3"]
+@pytest.fixture(scope="module")
+def trained(converted, tmp_path_factory):
+    """A step from Emu3, with a learning rate of next to nothing."""
+    path = tmp_path_factory.mktemp("trained") / "run"
     options = (
-        *("--run-dir", str(tmp_path / "run"), "--start-from", str(start)),
+        *("--run-dir", str(path), "--start-from", str(converted["emu3"])),
         *("--data.name", "handwritten_digits", "--data.label_feature", "label"),
         *("--data.caption_tokens", "64", "--data.batch_size", "4"),
         *("--training.steps", "1", "--training.learning_rate", "1e-30"),
         *("--training.final_learning_rate", "1e-30", "--training.weight_decay", "0"),
-        *("--model.compute_dtype", "float32"),
+        *("--model.compute_dtype", "float32", "--sampling.negative_prompt", ""),
     )
     train(["tuning/emu3", *options])
-    from unimod_jax.evaluation import open_run
+    return path
 
-    trained, released = open_run(tmp_path / "run"), open_run(start)
-    ours, theirs = trained.variables["params"], released.variables["params"]
+
+def test_a_run_goes_on_from_the_weights_it_starts_from(converted, trained):
+    run, released = open_run(trained), open_run(converted["emu3"])
+    ours, theirs = run.variables["params"], released.variables["params"]
     assert (ours["embedding"]["table"] == theirs["embedding"]["table"]).all()
-    assert trained.step == 1
-    assert trained.run.published.exists()
+    assert run.step == 1
+    assert run.run.published.exists()
+
+
+def test_a_tuned_run_is_evaluated(trained):
+    """Tiny random weights draw and describe nonsense, but all that is measured."""
+    summary = evaluate(
+        trained, captions_limit=2, images=2, report=False, twin_seconds=0.1
+    )
+    assert 0 <= summary["caption_accuracy"] <= 1
+    assert 0 <= summary["generation_accuracy"] <= 1
+    assert summary["flops_ratio"] < 1
+    assert RunDirectory(trained).summary.exists()
 
 
 def test_towers_start_no_run_without_them(converted, tmp_path):

@@ -74,7 +74,7 @@ _SOURCES = {
     "objective": (
         "Lambda of 5 for the diffusion loss: MoT (2411.04996, section 3.4.1). Noise up "
         "to t = 500 for an image before its caption: Transfusion (2408.11039, section "
-        "4.3); MoT does not say whether it does."
+        "4.3); MoT does not say whether it does. Latents have no bounds to clip to."
     ),
 }
 
@@ -94,7 +94,7 @@ def _transfusion(label: str, width: int, layers: int, heads: int) -> Preset:
         model=dataclasses.replace(
             llama(width, layers, heads), qk_norm="none", vocabulary_size=32_000
         ),
-        objective=ImageDiffusion(),
+        objective=ImageDiffusion(largest_value=0.0),
         sizes=_SIZES,
         image_tokens=_IMAGE_PATCHES,
         patch_size=_PATCH_SIZE,

@@ -83,11 +83,18 @@ def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
     """
     if not data.code_size:
         return GreyLevels(data)
+    check_tokenizer_is_there(run, data)
     if data.latent_channels:
         return _open_autoencoder(run, data)
     published, params = read_image_tokenizer(run.image_tokenizer)
     tokenizer, side = published.tokenizer, data.image_size
     _check_downsampling(tokenizer.downsampling, run, data)
+    if (codes := tokenizer.num_codes) != data.image_levels or data.image_channels != 3:
+        raise DataError(
+            f"data.image_levels is {data.image_levels} and data.image_channels "
+            f"{data.image_channels}, but the image tokenizer in {run.image_tokenizer} "
+            f"makes {codes} codes of RGB; set them to {codes} and 3."
+        )
     encode, decode = jax.jit(tokenizer.encode), jax.jit(tokenizer.decode)
     height, width = tokenizer.grid_of(side, side)
     return LearnedCodec(
@@ -100,13 +107,21 @@ def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
     )
 
 
-def _open_autoencoder(run: RunDirectory, data: DataConfig) -> LearnedLatents:
-    if not run.image_tokenizer.exists():
+def check_tokenizer_is_there(run: RunDirectory, data: DataConfig) -> None:
+    """Refuses data of learned codes for a run that has no image tokenizer.
+
+    Raises:
+      DataError: saying how to give it one.
+    """
+    if data.code_size and not run.image_tokenizer.exists():
         raise DataError(
-            f"data.latent_channels is {data.latent_channels}, but {run.path} has no "
-            "autoencoder; start the run with --image-tokenizer and a folder of its "
-            "published files."
+            f"data.code_size is {data.code_size}, but {run.path} has no learned image "
+            "tokenizer; start the run with --image-tokenizer and the folder of its "
+            "published files, or with --start-from and a converted model."
         )
+
+
+def _open_autoencoder(run: RunDirectory, data: DataConfig) -> LearnedLatents:
     autoencoder, params = read_autoencoder(run.image_tokenizer)
     _check_downsampling(autoencoder.downsampling, run, data)
     channels = autoencoder.config.latent_channels

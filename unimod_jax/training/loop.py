@@ -28,7 +28,11 @@ from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.endings import Preempted
 from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.input_wait import EndWatcher, InputWait
-from unimod_jax.training.learned_codec import coded_split, open_codec
+from unimod_jax.training.learned_codec import (
+    check_tokenizer_is_there,
+    coded_split,
+    open_codec,
+)
 from unimod_jax.training.metric_writer import MetricWriter
 from unimod_jax.training.optimizer import make_optimizer
 from unimod_jax.training.preemption import StopNotice
@@ -128,7 +132,7 @@ def train(
       run_dir: made if it does not exist; the same for all processes.
       start: a converted model whose weights a new run starts from, and which the
         experiment has adopted (`StartingPoint.adopted_by`); None for fresh ones.
-      image_tokenizer: file or folder that a new run copies its learned autoencoder
+      image_tokenizer: file or folder that a new run copies its learned image tokenizer
         from.
       processes: of the run, from `start_processes`.
       profile: which steps to trace.
@@ -211,6 +215,8 @@ def _open_trainer(
                 f"process {processes.index} does not find what process 0 wrote to "
                 f"{run.path}; give a --run-dir on a file system that all hosts share."
             )
+        if start is None and image_tokenizer is None:
+            check_tokenizer_is_there(run, experiment.data)
         run.claim(experiment)
         if start is not None and processes.is_first:
             start.copy_into(run)

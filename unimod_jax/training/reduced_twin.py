@@ -11,6 +11,7 @@ from unimod_jax.data import DataConfig
 from unimod_jax.data.spoken_digits import LONGEST, NUM_UNITS
 from unimod_jax.layout import SPEECH
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
+from unimod_jax.objectives import ImageDiffusion, Objective
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training.experiment import Experiment, TaskShares
 
@@ -41,6 +42,7 @@ def reduced_twin(
     old = experiment.model.num_layers
     return dataclasses.replace(
         experiment,
+        objective=_of_pixels(experiment.objective),
         model=_reduced_model(experiment.model, width, num_layers),
         mot=_reduced_towers(experiment.mot, old, num_layers),
         mod=_reduced_routing(experiment.mod, old, num_layers),
@@ -56,6 +58,13 @@ def reduced_twin(
         mesh=MeshConfig(),
         notation=None,
     )
+
+
+def _of_pixels(objective: Objective) -> Objective:
+    """The objective for images that are not latents; pixels have bounds."""
+    if isinstance(objective, ImageDiffusion):
+        return dataclasses.replace(objective, largest_value=1.0)
+    return objective
 
 
 def _reduced_model(config: ModelConfig, width: int, num_layers: int) -> ModelConfig:
