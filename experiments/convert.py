@@ -8,8 +8,8 @@ python -m experiments.convert export RUN --out DIR
 
 The result opens like a run: `experiments.sample` draws and describes with it, and
 `experiments.train EXPERIMENT --start-from RUN` goes on from its weights. Dotted options
-such as --data.image_size 256 change its experiment. Phi-1.5 becomes the Show-o whose
-training begins from it, and is exported as one.
+such as --model.compute_dtype float32 change its experiment. Phi-1.5 becomes the Show-o
+whose training begins from it, and is exported as one.
 """
 
 import argparse

@@ -90,6 +90,14 @@ def test_towers_start_no_run_without_them(converted, tmp_path):
         start.started(None, Assembly(dataclasses.replace(dense, mot=DENSE[0])))
 
 
+def test_pictures_stay_those_of_the_converted_model(converted, tmp_path, capsys):
+    command = ["tuning/show_o", "--start-from", str(converted["show-o"])]
+    with pytest.raises(SystemExit):
+        train([*command, "--run-dir", str(tmp_path / "run"), "--data.image_size=16"])
+    assert "data.image_size is 16, but the rows" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_run_is_no_converted_model(converted, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.claim(StartingPoint.open(converted["emu3"]).experiment)

@@ -113,6 +113,19 @@ def test_another_vocabulary_is_refused_with_both_numbers(
     refused(show_o, tmp_path / "out", ConversionError, match, weights=folder)
 
 
+def test_pictures_of_another_size_than_the_rows_are_refused(release, tmp_path):
+    """Emu3's rows say how large an image is: the option has to come before them."""
+
+    def larger(experiment):
+        data = dataclasses.replace(experiment.data, image_size=16, image_line=0)
+        return dataclasses.replace(experiment, data=data)
+
+    family, out = FAMILIES[release.family], tmp_path / "out"
+    with pytest.raises(ValueError, match=r"image_size is 16, but .* --image-size"):
+        convert_model(family, release.files, out, image_size=8, change=larger)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_of_another_family_are_named(show_o, tmp_path):
     with pytest.raises(ConversionError, match="looks like Show-o, but emu3 reads Emu3"):
         convert_model(FAMILIES["emu3"], show_o.files, tmp_path / "out")

@@ -36,6 +36,7 @@ from unimod_jax.training import (
 )
 from unimod_jax.training.converted_weights import save_weights
 from unimod_jax.training.run_directory import experiment_to_json, write_atomically
+from unimod_jax.training.starting_point import check_pictures
 
 OWN_RECORDS = "own_records"
 """Name of the data set a converted model asks for; `--data.name` changes it."""
@@ -100,7 +101,9 @@ def convert_model(
             "that nothing is overwritten."
         )
     source = open_source(family, published)
-    experiment = change(starting_experiment(source, warm_start, image_size))
+    start = starting_experiment(source, warm_start, image_size)
+    experiment = change(start)
+    check_pictures(start, experiment)
     partial = RunDirectory(directory.with_name(f"{directory.name}.partial"))
     shutil.rmtree(partial.path, ignore_errors=True)
     partial.path.mkdir(parents=True)

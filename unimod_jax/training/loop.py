@@ -206,6 +206,8 @@ def _open_trainer(
     """Claims the run directory and makes the trainer of its experiment."""
     assembly = Assembly(experiment)
     check_rows(assembly, make_mesh(experiment.mesh))
+    if start is not None:
+        start.check(experiment)
     with processes.first_goes_ahead("data set, configuration and tokenizer"):
         prepare(experiment.data)
         records = open_split(experiment.data, experiment.data.train_split)

@@ -19,10 +19,12 @@ from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.run_directory import RunDirectory, RunError
 from unimod_jax.training.state import TrainState
 
-_DATA = (
+_PICTURES = (
     *("image_size", "image_channels", "image_levels", "image_line", "code_size"),
-    *("resize", "question", "question_tokens"),
 )
+"""What a model's rows were made for."""
+
+_DATA = (*_PICTURES, "resize", "question", "question_tokens")
 """What a model's notation and its image tokenizer fix of the data."""
 
 
@@ -66,6 +68,10 @@ class StartingPoint:
             notation=self.experiment.notation,
             data=dataclasses.replace(experiment.data, **data),
         )
+
+    def check(self, experiment: Experiment) -> None:
+        """`check_pictures` of a run that starts here; ValueError."""
+        check_pictures(self.experiment, experiment)
 
     def copy_into(self, run: RunDirectory) -> None:
         """Copies what stays with the weights: tokenizers, and what an export needs."""
@@ -116,6 +122,26 @@ class StartingPoint:
             return jax.jit(start, out_shardings=places)(dense, state.params)
         except ValueError as error:
             raise RunError(f"{self.run.path} cannot start this run: {error}") from error
+
+
+def check_pictures(converted: Experiment, experiment: Experiment) -> None:
+    """Refuses pictures of another kind than a converted model's rows were made for.
+
+    Args:
+      converted: the model's.
+      experiment: with other options.
+
+    Raises:
+      ValueError: naming the first that differs.
+    """
+    for name in _PICTURES:
+        given, made_for = getattr(experiment.data, name), getattr(converted.data, name)
+        if given != made_for:
+            raise ValueError(
+                f"data.{name} is {given}, but the rows of the converted model are made "
+                f"for {made_for}; choose another size with --image-size of "
+                "experiments.convert."
+            )
 
 
 def _is_dense(experiment: Experiment) -> bool:
