@@ -23,7 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -35,6 +35,7 @@ from pallas_kernels.benchmark.timing import Budget
 from unimod_jax.data import (
     DataConfig,
     Record,
+    Records,
     TextTokenizer,
     open_split,
     prepare,
@@ -155,7 +156,7 @@ def synthetic_feed(setting: Setting) -> Feed:
     return Feed(experiment, records, captions)
 
 
-class EncodedPictures(Sequence[Record]):
+class EncodedPictures(Records):
     """Captions, each with a picture that is kept as PNG and decoded whenever read.
 
     It does what `SplitRecords` does for a data set that is too large to keep decoded.
@@ -173,15 +174,8 @@ class EncodedPictures(Sequence[Record]):
         """As many as captions."""
         return len(self._captions)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Decodes, shrinks and checks a record, or each of a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def read(self, place: int) -> Record:
+        """Decodes, shrinks and checks a record."""
         where = f"picture {place}"
         encoded = self._pictures[place % len(self._pictures)]
         mode = "L" if self._config.image_channels == 1 else "RGB"

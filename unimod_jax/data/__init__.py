@@ -41,7 +41,13 @@ from unimod_jax.data.interleaving import interleave, worst_case_slots
 from unimod_jax.data.mixture import skip_batches, training_batches
 from unimod_jax.data.notation import Notation
 from unimod_jax.data.packing import CountBuckets, PackedRow, PackingReport, pack
-from unimod_jax.data.record_schema import DataError, Record, describe, validate_record
+from unimod_jax.data.record_schema import (
+    DataError,
+    Record,
+    Records,
+    describe,
+    validate_record,
+)
 from unimod_jax.data.row_templates import RowTemplates, stack_rows
 from unimod_jax.data.stored_codes import StoredCodes, codes_folder, make_parts
 from unimod_jax.data.text_tokenizer import TextTokenizer
@@ -61,6 +67,7 @@ __all__ = [
     "PackedRow",
     "PackingReport",
     "Record",
+    "Records",
     "RowTemplates",
     "SplitRecords",
     "StoredCodes",

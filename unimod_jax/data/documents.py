@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codes import codes_of, patches_of
+from unimod_jax.data.image_codes import codes_of, needed_image, patches_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.data.vocabulary import Vocabulary
@@ -51,10 +51,10 @@ def fill(
     Raises:
       DataError: if the caption does not fit its slots, or a segment is unknown.
     """
-    images = [segment for segment in layout.segments if segment.name == "image"]
-    shows_pixels = not config.latent_channels
-    needs_pixels = any(
-        record.codes is None or (image.continuous and shows_pixels) for image in images
+    images = (
+        needed_image(record, config, continuous=segment.continuous)
+        for segment in layout.segments
+        if segment.name == "image"
     )
     return document(
         layout,
@@ -62,7 +62,7 @@ def fill(
         tokenizer.vocabulary,
         caption_ids=caption_ids(record.captions[caption], layout, tokenizer),
         question_ids=question_ids(config.question, layout, tokenizer),
-        image=record.image if needs_pixels else None,
+        image=next(images, None),
         codes=record.codes,
         drop_prompt=drop_prompt,
         where=record.key,

@@ -14,7 +14,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from unimod_jax.data.image_codec import (
     pixels_to_codes,
     pixels_to_patches,
 )
-from unimod_jax.data.record_schema import DataError, Record
+from unimod_jax.data.record_schema import DataError, Record, Records
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -205,6 +205,20 @@ def patches_of(
     return pixels_to_patches(image, config)
 
 
+def needed_image(
+    record: Record, config: DataConfig, *, continuous: bool
+) -> np.ndarray | None:
+    """A record's image; None where its codes or latents stand for it, undecoded.
+
+    Args:
+      record: perhaps with codes.
+      config: what patches are cut from.
+      continuous: whether the row has patches of the image, or its codes.
+    """
+    stand_in = not continuous or config.latent_channels > 0
+    return None if record.codes is not None and stand_in else record.image
+
+
 class CodeRows(Protocol):
     """Codes or latents by index: an array, or `StoredCodes`."""
 
@@ -214,7 +228,7 @@ class CodeRows(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CodedRecords(Sequence[Record]):
+class CodedRecords(Records):
     """Records that get the codes of their images when they are read.
 
     Their images are left undecoded.
@@ -231,15 +245,8 @@ class CodedRecords(Sequence[Record]):
         """Number of records."""
         return len(self.records)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Returns one record with its codes, or a list of them for a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def read(self, place: int) -> Record:
+        """One record with its codes."""
         return dataclasses.replace(self.records[place], codes=self.codes[place])
 
 

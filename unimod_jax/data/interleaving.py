@@ -14,7 +14,7 @@ import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.documents import image_ids
-from unimod_jax.data.image_codes import codes_of, patches_of
+from unimod_jax.data.image_codes import codes_of, needed_image, patches_of
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.layout import (
@@ -112,14 +112,13 @@ def _image(
     precedes_text: bool,
 ) -> Span:
     bidirectional = IMAGE in layout.bidirectional
-    known = record.codes is not None
-    if not layout.patches_per_image:
+    continuous = layout.patches_per_image > 0
+    image = needed_image(record, config, continuous=continuous)
+    if not continuous:
         vocabulary = tokenizer.vocabulary
-        image = None if known else record.image
         codes = codes_of(image, record.codes, config, record.key)
         ids = image_ids(codes, vocabulary, layout.line_length)
         return Span(IMAGE, ids, bidirectional)
-    image = None if known and config.latent_channels else record.image
     return Span(
         IMAGE,
         (),

@@ -20,10 +20,11 @@ of the built-in data set's train split, as `describe` prints it:
              0   0  96 207 159   0   0   0
 """
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -67,6 +68,25 @@ class Record:
           DataError: if it is read only now, and is damaged or breaks the schema.
         """
         return self.picture() if callable(self.picture) else self.picture
+
+
+class Records(Sequence[Record]):
+    """Records by index, each read when it is asked for, and lists of them by slices."""
+
+    @abc.abstractmethod
+    def read(self, place: int) -> Record:
+        """The record at a place from 0 to len(self) - 1."""
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        """One record, or a list of them for a slice; negative indices count back."""
+        places = range(len(self))[index]
+        if isinstance(places, int):
+            return self.read(places)
+        return [self.read(place) for place in places]
 
 
 def validate_record(raw: Mapping[str, Any], config: "DataConfig", where: str) -> Record:

@@ -12,13 +12,13 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.image_codec import decode_image
-from unimod_jax.data.record_schema import DataError, Record, validate_record
+from unimod_jax.data.record_schema import DataError, Record, Records, validate_record
 
 BUILT_IN = "handwritten_digits"
 CACHED_BYTES = 256 * 2**20
@@ -81,7 +81,7 @@ def open_split(config: DataConfig, split: str) -> "SplitRecords":
     return SplitRecords(config, split)
 
 
-class SplitRecords(Sequence[Record]):
+class SplitRecords(Records):
     """The records of a split: random access by index, length, picklable, thread-safe.
 
     Raises DataError on reading a record, or its image, that is damaged or breaks the
@@ -112,15 +112,8 @@ class SplitRecords(Sequence[Record]):
         """Number of records."""
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Returns one record, or a list of them for a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def read(self, place: int) -> Record:
+        """One record, decoded once where all of them fit into memory."""
         if self._cache is not None and place in self._cache:
             return self._cache[place]
         record = self._read(place)

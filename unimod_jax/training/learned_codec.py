@@ -89,12 +89,7 @@ def open_codec(run: RunDirectory, data: DataConfig) -> ImageCodec:
     published, params = read_image_tokenizer(run.image_tokenizer)
     tokenizer, side = published.tokenizer, data.image_size
     _check_downsampling(tokenizer.downsampling, run, data)
-    if (codes := tokenizer.num_codes) != data.image_levels or data.image_channels != 3:
-        raise DataError(
-            f"data.image_levels is {data.image_levels} and data.image_channels "
-            f"{data.image_channels}, but the image tokenizer in {run.image_tokenizer} "
-            f"makes {codes} codes of RGB; set them to {codes} and 3."
-        )
+    _check_made("image_levels", tokenizer.num_codes, run, data)
     encode, decode = jax.jit(tokenizer.encode), jax.jit(tokenizer.decode)
     height, width = tokenizer.grid_of(side, side)
     return LearnedCodec(
@@ -124,13 +119,7 @@ def check_tokenizer_is_there(run: RunDirectory, data: DataConfig) -> None:
 def _open_autoencoder(run: RunDirectory, data: DataConfig) -> LearnedLatents:
     autoencoder, params = read_autoencoder(run.image_tokenizer)
     _check_downsampling(autoencoder.downsampling, run, data)
-    channels = autoencoder.config.latent_channels
-    if channels != data.latent_channels or data.image_channels != 3:
-        raise DataError(
-            f"data.latent_channels is {data.latent_channels} and data.image_channels "
-            f"{data.image_channels}, but the autoencoder in {run.image_tokenizer} "
-            f"makes {channels} channels of RGB; set them to {channels} and 3."
-        )
+    _check_made("latent_channels", autoencoder.config.latent_channels, run, data)
     # Means: a sample of each image's latents would be the same one in every epoch.
     encode = jax.jit(lambda *given: autoencoder.encode(*given).mean_BYXZ)
     return LearnedLatents(
@@ -146,6 +135,16 @@ def _check_downsampling(pixels: int, run: RunDirectory, data: DataConfig) -> Non
             f"data.code_size is {data.code_size}, but a code of the image tokenizer in "
             f"{run.image_tokenizer} stands for {pixels} pixels along a side; set it to "
             "that."
+        )
+
+
+def _check_made(field: str, made: int, run: RunDirectory, data: DataConfig) -> None:
+    """Refuses data that count other codes, or channels, than the tokenizer makes."""
+    if getattr(data, field) != made or data.image_channels != 3:
+        raise DataError(
+            f"data.{field} is {getattr(data, field)} and data.image_channels "
+            f"{data.image_channels}, but the image tokenizer in {run.image_tokenizer} "
+            f"has {made} and reads RGB; set them to {made} and 3."
         )
 
 

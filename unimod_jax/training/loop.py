@@ -42,7 +42,7 @@ from unimod_jax.training.progress import Progress
 from unimod_jax.training.run_directory import RunDirectory, RunError
 from unimod_jax.training.sharded_step import check_rows, jit_step
 from unimod_jax.training.skipped_steps import METRIC, SkipBudget
-from unimod_jax.training.starting_point import StartingPoint
+from unimod_jax.training.starting_point import StartingPoint, check_pictures
 from unimod_jax.training.state import TrainState, make_state
 from unimod_jax.training.step import Metrics, Step
 from unimod_jax.training.time_breakdown import TimeBreakdown
@@ -207,7 +207,7 @@ def _open_trainer(
     assembly = Assembly(experiment)
     check_rows(assembly, make_mesh(experiment.mesh))
     if start is not None:
-        start.check(experiment)
+        check_pictures(start.experiment, experiment)
     with processes.first_goes_ahead("data set, configuration and tokenizer"):
         prepare(experiment.data)
         records = open_split(experiment.data, experiment.data.train_split)

@@ -69,20 +69,16 @@ class StartingPoint:
             data=dataclasses.replace(experiment.data, **data),
         )
 
-    def check(self, experiment: Experiment) -> None:
-        """`check_pictures` of a run that starts here; ValueError."""
-        check_pictures(self.experiment, experiment)
-
     def copy_into(self, run: RunDirectory) -> None:
         """Copies what stays with the weights: tokenizers, and what an export needs."""
         for name in ("tokenizer", "published"):
             source, target = getattr(self.run, name), getattr(run, name)
             if source.exists() and not target.exists():
                 shutil.copyfile(source, target)
-        for name in ("image_tokenizer", "other_tensors"):
-            source, target = getattr(self.run, name), getattr(run, name)
-            if source.is_dir() and not target.exists():
-                shutil.copytree(source, target)
+        if self.run.image_tokenizer.is_dir():
+            run.copy_image_tokenizer(self.run.image_tokenizer)
+        if self.run.other_tensors.is_dir() and not run.other_tensors.exists():
+            shutil.copytree(self.run.other_tensors, run.other_tensors)
 
     def started(self, state: TrainState, assembly: Assembly) -> TrainState:
         """A fresh state with this model's weights.
