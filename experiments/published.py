@@ -12,28 +12,22 @@ import dataclasses
 import math
 from typing import Any
 
-from unimod_jax.data import DataConfig, Vocabulary
-from unimod_jax.layout import SPEECH, TEXT
-from unimod_jax.objectives import INTERLEAVED, MaskedImage
+from unimod_jax.data import OWN_RECORDS, DataConfig, Vocabulary
+from unimod_jax.layout import SPEECH
 from unimod_jax.presets import Preset, model_spec, preset
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig
-
-RECORDS = "own_records"
-"""Name of the data set that full-size experiments ask for; `--data.name` changes it."""
+from unimod_jax.training import Experiment, TrainingConfig
 
 _GREY_LEVELS = 256
 _PATCH_SIZE = 2  # latents; Transfusion (2408.11039, section 3)
 _LATENT_SIZE = 8  # pixels; its autoencoder
 _SPEECH_UNITS = 500  # 2411.04996, section 3.3
-_TEXT_MARKERS = 4  # begin and end of a caption, begin and end of an image
-_SPEECH_MARKERS = 2
 
 
 def published(preset_name: str, variant: str, **changes: Any) -> Experiment:
     """The experiment that trains a preset in one of the papers' variants.
 
     Rows have the preset's counts: codes or patches of an image, caption slots, lines,
-    and slots of interleaved rows.
+    and slots of rows of documents.
 
     Args:
       preset_name: a name of `PRESETS`.
@@ -51,27 +45,10 @@ def published(preset_name: str, variant: str, **changes: Any) -> Experiment:
         mot=spec.towers,
         mod=spec.routing,
         data=_data(chosen),
-        task_shares=_task_shares(chosen),
+        tasks=chosen.tasks,
         training=TrainingConfig(**dataclasses.asdict(chosen.recipe)),
     )
     return dataclasses.replace(experiment, **changes)
-
-
-def _task_shares(chosen: Preset) -> TaskShares:
-    """Rows of each task.
-
-    Show-o's tuning files (showlab/Show-o) divide a GPU's rows into 5 of generation, 5
-    of understanding and 2 of language at 512 px, and 4, 6 and 2 at 256 px. UniMoD
-    (2502.06474, section 5.1) trains Emu3 on both tasks, alike. Chameleon and
-    Transfusion see interleaved rows only.
-    """
-    if INTERLEAVED in chosen.mean_tasks:
-        return TaskShares(0, 0, 0, interleaved=1)
-    if not isinstance(chosen.objective, MaskedImage):
-        return TaskShares(text_to_image=1, image_to_text=1, text_only=0)
-    if chosen.name == "show_o_256":
-        return TaskShares(text_to_image=4, image_to_text=6, text_only=2)
-    return TaskShares(text_to_image=5, image_to_text=5, text_only=2)
 
 
 def _data(chosen: Preset) -> DataConfig:
@@ -79,35 +56,27 @@ def _data(chosen: Preset) -> DataConfig:
     speech_units = _SPEECH_UNITS if SPEECH in chosen.model.modalities else 0
     image = _image(chosen)
     others = Vocabulary.native(0, image["image_levels"], speech_units).used
-    data = DataConfig(
-        name=RECORDS,
-        label_feature="",
+    parts = ("image", "text", *(("speech",) if speech_units else ()))
+    return DataConfig(
+        name=OWN_RECORDS,
+        parts=parts,
+        attributes=(),
         image_channels=3,
         image_line=chosen.sizes.image_line,
         resize=True,
-        caption_tokens=chosen.sizes.caption_tokens,
+        caption_tokens=chosen.sizes.text_tokens,
+        speech_units=speech_units,
+        speech_tokens=_speech_slots(chosen),
         text_vocabulary_size=chosen.model.vocabulary_size - others,
         batch_size=chosen.batch_rows,
         **image,
     )
-    if INTERLEAVED not in chosen.mean_tasks:
-        return data
-    slots = dict(chosen.sizes.interleaved_slots)
-    documents = chosen.sizes.interleaved_documents
-    markers = _TEXT_MARKERS
-    if speech_units:
-        markers += _SPEECH_MARKERS
-        data = dataclasses.replace(
-            data,
-            speech_feature="speech",
-            speech_units=speech_units,
-            speech_tokens=slots[SPEECH] // documents,
-        )
-    return dataclasses.replace(
-        data,
-        documents_per_row=documents,
-        caption_tokens=slots[TEXT] // documents - markers,
-    )
+
+
+def _speech_slots(chosen: Preset) -> int:
+    """Units of the longest utterance that fits rows of documents."""
+    rows = [task.documents for task in chosen.tasks if task.documents is not None]
+    return max((dict(each.slots).get(SPEECH, 0) for each in rows), default=0)
 
 
 def _image(chosen: Preset) -> dict[str, Any]:
@@ -116,12 +85,12 @@ def _image(chosen: Preset) -> dict[str, Any]:
     Emu3's tokenizer has a code for 8 x 8 pixels (2409.18869, section 2.2), those of
     Show-o and Chameleon for 16 x 16.
     """
-    side = math.isqrt(chosen.image_tokens)
-    if chosen.patch_size:
+    side = math.isqrt(chosen.sizes.image_codes or chosen.sizes.image_patches)
+    if chosen.sizes.continuous:
         return {
             "image_size": side * _PATCH_SIZE * _LATENT_SIZE,
             "code_size": _LATENT_SIZE,
-            "latent_channels": chosen.patch_size // _PATCH_SIZE**2,
+            "latent_channels": chosen.sizes.patch_size // _PATCH_SIZE**2,
             "patch_size": _PATCH_SIZE,
             "image_levels": _GREY_LEVELS,
         }

@@ -9,20 +9,30 @@ at about 0.74 of its step time; four minutes in all on two CPU cores.
 
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
+from unimod_jax.layout import masked_image_tasks, shared
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+from unimod_jax.training import Experiment, TrainingConfig
 
 
 def experiment() -> Experiment:
     """The configuration."""
     return Experiment(
+        objective=MaskedImage(),
         # 1,437 scans are few: hiding some codes keeps them from being learned by heart.
-        objective=MaskedImage(understanding_hidden_share=0.15),
+        tasks=shared(
+            masked_image_tasks(understanding_hidden_share=0.15),
+            text_to_image=4,
+            image_to_text=4,
+            text_only=1,
+        ),
         # Text is a seventh of a row: dropping it would save little.
-        mod=MixtureOfDepths(keep_ratio=0.3, text_keep_ratio=1.0),
+        mod=MixtureOfDepths(
+            tasks=("text_to_image", "image_to_text"),
+            keep_ratio=0.3,
+            text_keep_ratio=1.0,
+        ),
         data=DataConfig(batch_size=108, caption_tokens=9),
-        task_shares=TaskShares(text_to_image=4, image_to_text=4, text_only=1),
         training=TrainingConfig(
             steps=540,
             learning_rate=2.5e-3,

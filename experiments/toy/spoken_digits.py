@@ -8,18 +8,33 @@ Expect: caption accuracy 0.93, generation accuracy 0.93, transcription accuracy 
 about seven minutes on two CPU cores.
 """
 
+import dataclasses
+
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
-from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.layout import (
+    IMAGE,
+    SPEECH,
+    TEXT,
+    interleaved_task,
+    next_token_tasks,
+    shared,
+)
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import NextToken
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+from unimod_jax.training import Experiment, TrainingConfig
 
 
 def experiment() -> Experiment:
     """The configuration."""
     return Experiment(
         objective=NextToken(),
+        tasks=(
+            *shared(next_token_tasks(), text_to_image=1, image_to_text=1),
+            dataclasses.replace(
+                interleaved_task(((TEXT, 14), (IMAGE, 64), (SPEECH, 12))), share=2
+            ),
+        ),
         model=ModelConfig(modalities=(TEXT, IMAGE, SPEECH)),
         mod=MixtureOfDepths(
             tasks=("interleaved", "text_to_image", "image_to_text"), keep_ratio=0.5
@@ -27,13 +42,9 @@ def experiment() -> Experiment:
         data=DataConfig(
             batch_size=64,
             caption_tokens=9,
-            speech_feature="speech",
+            parts=("image", "text=captions", "speech"),
             speech_units=32,
             speech_tokens=12,
-            documents_per_row=1,
-        ),
-        task_shares=TaskShares(
-            text_to_image=1, image_to_text=1, text_only=0, interleaved=2
         ),
         training=TrainingConfig(
             steps=600,

@@ -13,9 +13,10 @@ import dataclasses
 from experiments.published import published
 from unimod_jax.models import MixtureOfTransformers
 from unimod_jax.presets import preset
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+from unimod_jax.training import Experiment, TrainingConfig
 
 _PROMPT_TOKENS = 128
+_TRAINED = ("text_to_image", "image_to_text")
 
 
 def experiment() -> Experiment:
@@ -25,12 +26,15 @@ def experiment() -> Experiment:
         "chameleon_7b_released",
         "mot_unimod",
         mot=MixtureOfTransformers(initial_towers="copies"),
-        task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
         training=TrainingConfig(**dataclasses.asdict(recipe)),
+    )
+    tasks = tuple(
+        dataclasses.replace(task, share=int(task.name in _TRAINED))
+        for task in chameleon.tasks
     )
     data = dataclasses.replace(
         chameleon.data,
         caption_tokens=_PROMPT_TOKENS,
         batch_size=preset("emu3").batch_rows,
     )
-    return dataclasses.replace(chameleon, data=data)
+    return dataclasses.replace(chameleon, tasks=tasks, data=data)

@@ -1,22 +1,24 @@
 """Data: from a prepared TFDS data set to batches of laid-out rows, on the host.
 
-Reading order: `record_schema` (what an example is), `config`, `tfds_source` (where
-records come from), `handwritten_digits` (the built-in ones), `vocabulary`, `notation`,
-`text_tokenizer`, `image_codec`, `image_codes`, `stored_codes`, `documents` and
-`interleaving` (what a task makes of a record), `row_templates`, `mixture` (batches),
-`example_rows`, `packing` (documents of any length into rows) and `packed_batches` (the
-same for Grain, imported by its own name); `released` has the tables and tokenizers of
+Reading order: `record_schema` (what an example is), `config`, `record_reader` (from the
+features of a data set), `tfds_source` (where records come from), `handwritten_digits`
+(the built-in ones), `vocabulary`, `text_tokenizer`, `image_codec`, `image_codes`,
+`stored_codes`, `documents` (what a task makes of a record), `row_templates`,
+`interleaving`, `packing_plan` and `packed_rows` (documents of any length into rows),
+`mixture` (batches), `example_rows`; `released` has the tables and tokenizers of
 published models. Depends on `unimod_jax.layout` alone; TFDS, Grain and the other heavy
 libraries are imported when they are first used.
 """
 
-from unimod_jax.data.config import DataConfig
+from unimod_jax.data.config import OWN_RECORDS, DataConfig
 from unimod_jax.data.documents import (
-    caption_ids,
+    Choices,
+    Held,
+    Value,
     document,
     fill,
     image_ids,
-    question_ids,
+    record_values,
 )
 from unimod_jax.data.example_rows import empty_rows, first_rows
 from unimod_jax.data.image_codec import (
@@ -35,18 +37,29 @@ from unimod_jax.data.image_codes import (
     LearnedCodec,
     LearnedLatents,
     encode_batch,
-    encode_records,
+    encode_images,
+    first_images,
+    with_codes,
 )
-from unimod_jax.data.interleaving import interleave, worst_case_slots
+from unimod_jax.data.interleaving import (
+    DocumentChoices,
+    PartLengths,
+    interleave,
+    part_lengths,
+)
 from unimod_jax.data.mixture import skip_batches, training_batches
-from unimod_jax.data.notation import Notation
-from unimod_jax.data.packing import CountBuckets, PackedRow, PackingReport, pack
+from unimod_jax.data.packed_rows import PackedRows
+from unimod_jax.data.packing_plan import Filling, PackingPlan, plan_rows
+from unimod_jax.data.record_reader import read_record
 from unimod_jax.data.record_schema import (
     DataError,
+    Image,
+    Part,
     Record,
     Records,
+    Speech,
+    Text,
     describe,
-    validate_record,
 )
 from unimod_jax.data.row_templates import RowTemplates, stack_rows
 from unimod_jax.data.stored_codes import StoredCodes, codes_folder, make_parts
@@ -55,33 +68,42 @@ from unimod_jax.data.tfds_source import SplitRecords, open_split, prepare
 from unimod_jax.data.vocabulary import Vocabulary
 
 __all__ = [
+    "OWN_RECORDS",
+    "Choices",
     "CodedRecords",
-    "CountBuckets",
     "DataConfig",
     "DataError",
+    "DocumentChoices",
+    "Filling",
     "GreyLevels",
+    "Held",
+    "Image",
     "ImageCodec",
     "LearnedCodec",
     "LearnedLatents",
-    "Notation",
-    "PackedRow",
-    "PackingReport",
+    "PackedRows",
+    "PackingPlan",
+    "Part",
+    "PartLengths",
     "Record",
     "Records",
     "RowTemplates",
+    "Speech",
     "SplitRecords",
     "StoredCodes",
+    "Text",
     "TextTokenizer",
+    "Value",
     "Vocabulary",
-    "caption_ids",
     "codes_folder",
     "codes_to_pixels",
     "describe",
     "document",
     "empty_rows",
     "encode_batch",
-    "encode_records",
+    "encode_images",
     "fill",
+    "first_images",
     "first_rows",
     "image_ids",
     "interleave",
@@ -89,16 +111,17 @@ __all__ = [
     "make_parts",
     "open_picture",
     "open_split",
-    "pack",
+    "part_lengths",
     "patches_to_latents",
     "patches_to_pixels",
     "pixels_to_codes",
     "pixels_to_patches",
+    "plan_rows",
     "prepare",
-    "question_ids",
+    "read_record",
+    "record_values",
     "skip_batches",
     "stack_rows",
     "training_batches",
-    "validate_record",
-    "worst_case_slots",
+    "with_codes",
 ]

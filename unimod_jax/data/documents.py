@@ -1,32 +1,71 @@
-"""From a record to a document: each segment of a layout gets its tokens, by name.
+"""From a record to a row: each segment of a layout gets its tokens.
 
-Fixed segments bring their ids along. What records fill, by the names of
-`layout.templates`:
-
-    prompt     caption ids, or nothing     caption    caption ids and the end token
-    question   ids of the question         text       caption ids and the end token
-    image      image codes, or patches
-
-Texts are tokenized in the wording of their segment. An image segment with lines has the
-end-of-line token after each line of codes.
+Fixed segments bring their ids along. A segment that names a part is filled by it: texts
+tokenized in the wording of their segment, images as codes (with an end-of-line token
+after each line, where there are lines) or patches, speech as units. A written text or
+utterance has its end token behind it.
 
 What is not known yet (the caption or image to generate) is held open: its slots carry
 PADDING ids, and have positions, so that the tokens around it stand where they will.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import enum
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codes import codes_of, needed_image, patches_of
-from unimod_jax.data.record_schema import DataError, Record
+from unimod_jax.data.image_codes import codes_of, patches_of
+from unimod_jax.data.record_schema import DataError, Image, Record, Text
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import PADDING, Document, SegmentSpec, TaskLayout
+from unimod_jax.layout import (
+    IMAGE,
+    PADDING,
+    SPEECH,
+    TEXT,
+    Document,
+    SegmentSpec,
+    TaskLayout,
+)
 
-_CAPTIONS = ("prompt", "caption", "text")
+
+class Held(enum.Enum):
+    """What a segment holds that no record fills."""
+
+    OPEN = "slots for what is to be generated"
+    NOTHING = "no token"
+
+
+type Value = str | Image | Sequence[int] | Held
+"""What fills a segment: a text, an image, units of speech, or nothing known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What chance decides about a row.
+
+    Attributes:
+      texts: of each text of the record, in order, which alternative.
+      drop: whether droppable segments are left empty.
+    """
+
+    texts: tuple[int, ...] = ()
+    drop: bool = False
+
+    @classmethod
+    def drawn(
+        cls, record: Record, drop_share: float, rng: np.random.Generator
+    ) -> "Choices":
+        """Choices by chance; all are drawn, so that no option shifts another's."""
+        texts = [part for part in record.parts if isinstance(part, Text)]
+        chosen = tuple(int(rng.integers(len(part.texts))) for part in texts)
+        return cls(chosen, bool(rng.random() < drop_share))
+
+
+FIRST = Choices()
+"""The first alternative of every text, and nothing dropped."""
 
 
 def fill(
@@ -34,121 +73,112 @@ def fill(
     layout: TaskLayout,
     config: DataConfig,
     tokenizer: TextTokenizer,
-    *,
-    caption: int = 0,
-    drop_prompt: bool = False,
+    choices: Choices = FIRST,
 ) -> Document:
-    """The document of a record, with one of its captions.
+    """The row of a record.
 
     Args:
       record: as read by `open_split`.
       layout: of the task; decides what is used of the record.
-      config: how images become codes or patches, and what is asked about them.
-      tokenizer: how captions become ids; it carries the vocabulary.
-      caption: which of the record's captions.
-      drop_prompt: leaves the prompt empty, as in unconditional generation.
+      config: how images become codes or patches.
+      tokenizer: how texts become ids; it carries the vocabulary.
+      choices: what chance has decided.
 
     Raises:
-      DataError: if the caption does not fit its slots, or a segment is unknown.
+      DataError: if the record lacks a part, or something does not fit its slots.
     """
-    images = (
-        needed_image(record, config, continuous=segment.continuous)
-        for segment in layout.segments
-        if segment.name == "image"
-    )
-    return document(
-        layout,
-        config,
-        tokenizer.vocabulary,
-        caption_ids=caption_ids(record.captions[caption], layout, tokenizer),
-        question_ids=question_ids(config.question, layout, tokenizer),
-        image=next(images, None),
-        codes=record.codes,
-        drop_prompt=drop_prompt,
-        where=record.key,
-    )
+    values = record_values(record, layout, choices)
+    return document(values, layout, config, tokenizer, where=record.key)
 
 
-def caption_ids(text: str, layout: TaskLayout, tokenizer: TextTokenizer) -> list[int]:
-    """Ids of a prompt or caption in its layout's wording; none for an empty text."""
-    return _worded(text, _CAPTIONS, layout, tokenizer) if text else []
-
-
-def question_ids(text: str, layout: TaskLayout, tokenizer: TextTokenizer) -> list[int]:
-    """Ids of a question in its layout's wording; none where nothing is asked.
+def record_values(
+    record: Record, layout: TaskLayout, choices: Choices = FIRST
+) -> dict[str, Value]:
+    """Segment -> what a record fills it with, of the segments that name a part.
 
     Raises:
-      DataError: if the layout asks a question and there is none.
+      DataError: if the record lacks a part that is neither optional nor has a default.
     """
-    asks = any(segment.name == "question" for segment in layout.segments)
-    if asks and not text:
-        raise DataError(
-            f"rows of task {layout.task!r} ask a question about their image, but it is "
-            "empty; set data.question, or give one question per image."
-        )
-    return _worded(text, ("question",), layout, tokenizer) if asks else []
+    texts = [part for part in record.parts if isinstance(part, Text)]
+    chosen = dict(zip(map(id, texts), choices.texts, strict=False))
+    values: dict[str, Value] = {}
+    for segment in layout.segments:
+        if not segment.part:
+            continue
+        part = record.part(segment.part, segment.occurrence)
+        if choices.drop and segment.droppable:
+            values[segment.name] = Held.NOTHING
+        elif part is None:
+            values[segment.name] = _without_part(segment, layout, record)
+        elif part.modality != segment.modality:
+            raise DataError(
+                f"the part {part.name!r} of {record.key} is {part.modality}, but the "
+                f"piece {segment.name!r} of task {layout.task!r} is "
+                f"{segment.modality}; name another part."
+            )
+        elif isinstance(part, Text):
+            values[segment.name] = part.texts[chosen.get(id(part), 0)]
+        else:
+            values[segment.name] = part if isinstance(part, Image) else part.units
+    return values
 
 
-def _worded(
-    text: str, names: tuple[str, ...], layout: TaskLayout, tokenizer: TextTokenizer
-) -> list[int]:
-    wording = next((s.wording for s in layout.segments if s.name in names), "{}")
-    return tokenizer.encode(wording.replace("{}", text))
+def _without_part(segment: SegmentSpec, layout: TaskLayout, record: Record) -> Value:
+    if segment.default:
+        return segment.default
+    if segment.optional:
+        return Held.NOTHING
+    names = list(dict.fromkeys(part.name for part in record.parts))
+    which = f" number {segment.occurrence + 1}" if segment.occurrence else ""
+    raise DataError(
+        f"{record.key} has no part {segment.part!r}{which}, which the piece "
+        f"{segment.name!r} of task {layout.task!r} shows; it has {names}: name one of "
+        "these, make the piece optional, or give it a default."
+    )
 
 
 def document(
+    values: Mapping[str, Value],
     layout: TaskLayout,
     config: DataConfig,
-    vocabulary: Vocabulary,
+    tokenizer: TextTokenizer | None,
     *,
-    caption_ids: Sequence[int] | None,
-    image: np.ndarray | None,
-    codes: np.ndarray | None = None,
-    question_ids: Sequence[int] = (),
-    drop_prompt: bool = False,
     where: str = "this row",
 ) -> Document:
-    """The document of a bare prompt, a bare image, or both.
+    """The row of what is known: a bare prompt, a bare image, or all of it.
 
     Args:
+      values: segment -> what fills it. Of those that are not in it, written ones are
+        held open, others have their default, or stay empty.
       layout: of the task.
-      config: how the image becomes codes or patches.
-      vocabulary: the ids.
-      caption_ids: text ids of the prompt or caption, without the end token. None holds
-        the slots of the caption or text open; a prompt that is None is empty.
-      image: uint8 [image_size, image_size, image_channels], or None to hold its slots
-        open (patches are zero).
-      codes: int32 [N], the image's codes, or float32 [Y, X, Z], its latents, if a
-        learned tokenizer has made them; None for grey levels or patches of the image.
-      question_ids: text ids of a question about the image.
-      drop_prompt: leaves the prompt empty although there is a caption.
+      config: how images become codes or patches.
+      tokenizer: how texts become ids; it carries the vocabulary. None where no text is
+        known.
       where: names the row in messages.
 
     Raises:
-      DataError: if something does not fit its slots, or a segment is unknown.
+      DataError: if something does not fit its slots.
     """
-    given = _Given(
-        layout,
-        config,
-        vocabulary,
-        caption_ids,
-        question_ids,
-        image,
-        codes,
-        drop_prompt,
-        where,
-    )
     tokens: dict[str, Sequence[int]] = {}
-    patch_NP = None
+    patches = []
     for segment in layout.segments:
-        if segment.name == "image" and segment.continuous:
-            patch_NP = given.patches()
-            num_tokens = len(patch_NP)
+        value = values.get(segment.name, _unknown(segment))
+        if segment.continuous:
+            patches.append(_patches(value, config, where))
+            num_tokens = len(patches[-1])
         else:
-            tokens[segment.name] = given.tokens(segment)
-            num_tokens = len(tokens[segment.name])
-        _check_fits(segment, num_tokens, given)
-    return Document(tokens, patch_NP)
+            ids = _ids(segment, value, config, tokenizer, where)
+            tokens[segment.name] = ids
+            num_tokens = len(ids)
+        _check_fits(segment, num_tokens, layout, where)
+    return Document(tokens, np.concatenate(patches) if patches else None)
+
+
+def _unknown(segment: SegmentSpec) -> Value:
+    """What stands for a segment that nothing is known of."""
+    if segment.written or segment.modality == IMAGE:
+        return Held.OPEN
+    return segment.default or Held.NOTHING
 
 
 def image_ids(
@@ -170,65 +200,55 @@ def image_ids(
     return code_N.tolist()
 
 
-@dataclasses.dataclass(frozen=True)
-class _Given:
-    """What is known of a row."""
-
-    layout: TaskLayout
-    config: DataConfig
-    vocabulary: Vocabulary
-    caption_ids: Sequence[int] | None
-    question_ids: Sequence[int]
-    image: np.ndarray | None
-    codes: np.ndarray | None
-    drop_prompt: bool
-    where: str
-
-    def tokens(self, segment: SegmentSpec) -> Sequence[int]:
-        """A discrete segment's ids."""
-        if segment.ids:
-            return segment.ids
-        match segment.name:
-            case "prompt":
-                return [] if self.drop_prompt else list(self.caption_ids or ())
-            case "question":
-                return list(self.question_ids)
-            case "caption" | "text":
-                if self.caption_ids is None:
-                    return [PADDING] * segment.num_slots
-                return [*self.caption_ids, self.vocabulary.special.end]
-            case "image":
-                if self.image is None and self.codes is None:
-                    return [PADDING] * segment.num_slots
-                return image_ids(
-                    codes_of(self.image, self.codes, self.config, self.where),
-                    self.vocabulary,
-                    segment.line_length,
-                )
-        raise DataError(
-            f"segment {segment.name!r} of task {self.layout.task!r} has no content; "
-            "give it ids, or name it prompt, question, image, caption or text."
-        )
-
-    def patches(self) -> np.ndarray:
-        """The image's patches, zero if it is not known."""
-        config = self.config
-        if self.image is None and self.codes is None:
-            return np.zeros((config.num_patches, config.patch_width), np.float32)
-        return patches_of(self.image, self.codes, config, self.where)
+def _ids(
+    segment: SegmentSpec,
+    value: Value,
+    config: DataConfig,
+    tokenizer: TextTokenizer | None,
+    where: str,
+) -> Sequence[int]:
+    """A discrete segment's ids."""
+    if segment.ids:
+        return segment.ids
+    if value is Held.OPEN:
+        return [PADDING] * segment.num_slots
+    if value is Held.NOTHING:
+        return []
+    assert tokenizer is not None, "a text is known, so somebody has tokenized it"
+    vocabulary = tokenizer.vocabulary
+    if isinstance(value, Image):
+        codes = codes_of(value, config, where)
+        return image_ids(codes, vocabulary, segment.line_length)
+    if isinstance(value, str):
+        ids = tokenizer.encode(segment.wording.replace("{}", value)) if value else []
+        return [*ids, vocabulary.special.end] if segment.written else ids
+    assert not isinstance(value, Held)
+    ids = [vocabulary.speech_start + unit for unit in value]
+    return [*ids, vocabulary.special.end_speech] if segment.written else ids
 
 
-def _check_fits(segment: SegmentSpec, num_tokens: int, given: _Given) -> None:
-    where, task = given.where, given.layout.task
-    slots = f"the {segment.name!r} segment of task {task!r}"
-    if segment.name == "image" and num_tokens != segment.num_slots:
+def _patches(value: Value, config: DataConfig, where: str) -> np.ndarray:
+    """An image's patches, zero if it is not known."""
+    if isinstance(value, Image):
+        return patches_of(value, config, where)
+    return np.zeros((config.num_patches, config.patch_width), np.float32)
+
+
+_OPTION = {TEXT: "data.caption_tokens", SPEECH: "data.speech_tokens"}
+
+
+def _check_fits(
+    segment: SegmentSpec, num_tokens: int, layout: TaskLayout, where: str
+) -> None:
+    slots = f"the {segment.name!r} segment of task {layout.task!r}"
+    if segment.modality == IMAGE and num_tokens != segment.num_slots:
         raise DataError(
             f"the image of {where} is {num_tokens} tokens but {slots} has "
             f"{segment.num_slots} slots; make the layout from the same data config."
         )
     if num_tokens > segment.num_slots:
-        name = "question" if segment.name == "question" else "caption"
         raise DataError(
-            f"the text of {where} is {num_tokens} tokens but {slots} has "
-            f"{segment.num_slots} slots; shorten it or enlarge data.{name}_tokens."
+            f"the {segment.modality} of {where} is {num_tokens} tokens but {slots} has "
+            f"{segment.num_slots} slots; shorten it, or enlarge "
+            f"{_OPTION.get(segment.modality, 'it')} or the piece's num_slots."
         )

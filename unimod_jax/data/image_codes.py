@@ -27,10 +27,10 @@ from unimod_jax.data.image_codec import (
     pixels_to_codes,
     pixels_to_patches,
 )
-from unimod_jax.data.record_schema import DataError, Record, Records
+from unimod_jax.data.record_schema import DataError, Image, Part, Record, Records
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PillowImage
 
 ENCODED_AT_ONCE = 8
 """Images that pass a learned tokenizer together."""
@@ -93,7 +93,7 @@ class LearnedCodec:
       width: w, codes per line.
     """
 
-    picture: Callable[["Image.Image"], np.ndarray]
+    picture: Callable[["PillowImage.Image"], np.ndarray]
     scale: Callable[[np.ndarray], np.ndarray]
     encoder: Callable[[np.ndarray], Any]
     decoder: Callable[[np.ndarray], Any]
@@ -156,67 +156,47 @@ def _unit(pixel_BYXC: Any) -> np.ndarray:
     return (np.clip(np.asarray(pixel_BYXC), -1.0, 1.0) + 1.0) / 2.0
 
 
-def codes_of(
-    image: np.ndarray | None, codes: np.ndarray | None, config: DataConfig, where: str
-) -> np.ndarray:
+def codes_of(image: Image, config: DataConfig, where: str) -> np.ndarray:
     """An image's codes: those it has, or its grey levels; int32 [N].
 
     Args:
-      image: uint8 [image_size, image_size, channels]; None if it has codes.
-      codes: made beforehand, or None.
+      image: of a record; its pixels are not read if it has codes.
       config: whether grey levels are this data's codes at all.
       where: names the image in messages.
 
     Raises:
       DataError: if there are no codes where a learned tokenizer has to make them.
     """
-    if codes is not None:
-        return codes
-    if config.code_size or image is None:
+    if image.codes is not None:
+        return image.codes
+    if config.code_size:
         raise DataError(
             f"{where} has no image codes, and data.code_size {config.code_size} says "
             "that a learned tokenizer makes them; encode the images first."
         )
-    return pixels_to_codes(image, config)
+    return pixels_to_codes(image.pixels, config)
 
 
-def patches_of(
-    image: np.ndarray | None, latents: np.ndarray | None, config: DataConfig, where: str
-) -> np.ndarray:
+def patches_of(image: Image, config: DataConfig, where: str) -> np.ndarray:
     """An image's patches: of its latents, or of its pixels; float32 [N, P].
 
     Args:
-      image: uint8 [image_size, image_size, channels]; None if it has latents.
-      latents: made beforehand, float32 [Y, X, Z], or None.
+      image: of a record; its pixels are not read if patches are cut from latents.
       config: what patches are cut from.
       where: names the image in messages.
 
     Raises:
       DataError: if there are no latents where a learned autoencoder has to make them.
     """
-    if config.latent_channels and latents is not None:
-        return latents_to_patches(latents, config)
-    if config.latent_channels or image is None:
+    if not config.latent_channels:
+        return pixels_to_patches(image.pixels, config)
+    if image.codes is None:
         raise DataError(
             f"{where} has no latents, and data.latent_channels "
             f"{config.latent_channels} says that a learned autoencoder makes them; "
             "encode the images first."
         )
-    return pixels_to_patches(image, config)
-
-
-def needed_image(
-    record: Record, config: DataConfig, *, continuous: bool
-) -> np.ndarray | None:
-    """A record's image; None where its codes or latents stand for it, undecoded.
-
-    Args:
-      record: perhaps with codes.
-      config: what patches are cut from.
-      continuous: whether the row has patches of the image, or its codes.
-    """
-    stand_in = not continuous or config.latent_channels > 0
-    return None if record.codes is not None and stand_in else record.image
+    return latents_to_patches(image.codes, config)
 
 
 class CodeRows(Protocol):
@@ -235,32 +215,60 @@ class CodedRecords(Records):
 
     Attributes:
       records: of a split, or some of them.
-      codes: of the images of the records, in their order.
+      codes: of all images of the records, in their order.
+      first_image: of each record, the number of its first image among all of them.
     """
 
     records: Sequence[Record]
     codes: CodeRows
+    first_image: Sequence[int]
 
     def __len__(self) -> int:
         """Number of records."""
         return len(self.records)
 
     def read(self, place: int) -> Record:
-        """One record with its codes."""
-        return dataclasses.replace(self.records[place], codes=self.codes[place])
+        """One record, its images with their codes."""
+        record, number = self.records[place], int(self.first_image[place])
+        parts: list[Part] = []
+        for part in record.parts:
+            if isinstance(part, Image):
+                part = dataclasses.replace(part, codes=self.codes[number])
+                number += 1
+            parts.append(part)
+        return dataclasses.replace(record, parts=tuple(parts))
 
 
-def encode_records(records: Iterable[Record], codec: ImageCodec) -> np.ndarray:
-    """Codes or latents of the images of records, [number of records, ...].
+def first_images(records: Sequence[Record]) -> np.ndarray:
+    """The number of each record's first image, and of all images last; int64 [n + 1].
+
+    Records are read only where one may have more or fewer images than another.
+    """
+    each = records.images_per_record if isinstance(records, Records) else None
+    if each is not None:
+        return each * np.arange(len(records) + 1)
+    counts = [len(record.images) for record in records]
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def with_codes(records: Sequence[Record], codec: ImageCodec) -> CodedRecords:
+    """Records with the codes of their images, made now and kept in memory."""
+    firsts = first_images(records)
+    images = [image for record in records for image in record.images]
+    return CodedRecords(records, encode_images(images, codec), firsts)
+
+
+def encode_images(images: Iterable[Image], codec: ImageCodec) -> np.ndarray:
+    """Codes or latents of images, [number of images, ...].
 
     Args:
-      records: at least one; only a batch of them is held at a time.
+      images: at least one; only a batch of them is held at a time.
       codec: a learned one.
     """
-    batches = itertools.batched(records, ENCODED_AT_ONCE)
+    batches = itertools.batched(images, ENCODED_AT_ONCE)
     return np.concatenate(
         [
-            encode_batch([record.image for record in batch], codec, ENCODED_AT_ONCE)
+            encode_batch([image.pixels for image in batch], codec, ENCODED_AT_ONCE)
             for batch in batches
         ]
     )

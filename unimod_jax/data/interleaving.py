@@ -1,45 +1,92 @@
-"""From a record to an interleaved document: its parts in random order, with markers.
+"""From a record to a document of packed rows: its parts in order, with markers.
 
-    caption    caption ids
-    image      codes or patches, between the image markers
-    speech     units, between the speech markers; only if the record has speech
+    text      ids
+    image     codes or patches, between the image markers
+    speech    units, between the speech markers
 
 The document stands between the begin and end token. Markers are text. Where the layout
-says so, images are bidirectional, and one that comes before its caption is noised less.
+says so, parts come in an order by chance, images are bidirectional, and an image that
+no text precedes is noised less, as one before its caption.
 """
 
-from collections.abc import Sequence
+import dataclasses
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.documents import image_ids
-from unimod_jax.data.image_codes import codes_of, needed_image, patches_of
-from unimod_jax.data.record_schema import DataError, Record
+from unimod_jax.data.image_codes import codes_of, patches_of
+from unimod_jax.data.record_schema import DataError, Image, Part, Record, Text
 from unimod_jax.data.text_tokenizer import TextTokenizer
+from unimod_jax.data.vocabulary import Vocabulary
 from unimod_jax.layout import (
     IMAGE,
     SPEECH,
     TEXT,
     InterleavedDocument,
     InterleavedLayout,
-    Slots,
     Span,
 )
 
 
-def worst_case_slots(config: DataConfig, image_slots: int) -> Slots:
-    """Slots of a row that holds `config.documents_per_row` of the longest documents.
+@dataclasses.dataclass(frozen=True)
+class DocumentChoices:
+    """What chance decides about a document.
+
+    Attributes:
+      texts: of each text, in the order of the record, which alternative.
+      order: of its parts.
+    """
+
+    texts: tuple[int, ...]
+    order: tuple[int, ...]
+
+    @classmethod
+    def drawn(
+        cls, parts: "tuple[PartLengths, ...]", shuffled: bool, rng: np.random.Generator
+    ) -> "DocumentChoices":
+        """Choices by chance, from what is known of the parts' lengths."""
+        choices = (len(part.lengths) for part in parts if part.modality == TEXT)
+        texts = tuple(int(rng.integers(count)) for count in choices)
+        order = rng.permutation(len(parts)) if shuffled else range(len(parts))
+        return cls(texts, tuple(map(int, order)))
+
+
+@dataclasses.dataclass(frozen=True)
+class PartLengths:
+    """How many tokens a part of a record has: one number for each alternative."""
+
+    modality: str
+    lengths: tuple[int, ...]
+
+
+def part_lengths(
+    record: Record,
+    layout: InterleavedLayout,
+    config: DataConfig,
+    tokenizer: TextTokenizer,
+) -> tuple[PartLengths, ...]:
+    """The tokens of each part, its markers not counted; no image is decoded.
 
     Args:
-      config: how long captions and speech can be, and how many documents a row has.
-      image_slots: tokens of an image: codes with their line ends, or patches.
+      record: as read by `open_split`.
+      layout: of the task; decides how images enter.
+      config: how many codes an image has.
+      tokenizer: how texts become ids.
     """
-    one = {TEXT: config.caption_tokens + 4, IMAGE: image_slots}
-    if config.speech_feature:
-        one[TEXT] += 2
-        one[SPEECH] = config.speech_tokens
-    return tuple((name, n * config.documents_per_row) for name, n in one.items())
+    lines = layout.line_length
+    num_codes = config.num_image_codes
+    image = layout.patches_per_image or num_codes + (num_codes // lines if lines else 0)
+
+    def lengths(part: Part) -> PartLengths:
+        if isinstance(part, Text):
+            counts = tuple(len(tokenizer.encode(text)) for text in part.texts)
+            return PartLengths(TEXT, counts)
+        if isinstance(part, Image):
+            return PartLengths(IMAGE, (image,))
+        return PartLengths(SPEECH, (len(part.units),))
+
+    return tuple(map(lengths, record.parts))
 
 
 def interleave(
@@ -47,82 +94,68 @@ def interleave(
     layout: InterleavedLayout,
     config: DataConfig,
     tokenizer: TextTokenizer,
-    rng: np.random.Generator,
+    choices: DocumentChoices,
 ) -> InterleavedDocument:
-    """The document of a record, with one of its captions and an order by chance.
+    """The document of a record.
 
     Args:
       record: as read by `open_split`.
       layout: of the task; decides how images enter and what is bidirectional.
       config: how images become codes or patches.
-      tokenizer: how captions become ids; it carries the vocabulary.
-      rng: chooses the caption and the order of the parts.
+      tokenizer: how texts become ids; it carries the vocabulary.
+      choices: which alternatives, and the order of the parts.
 
     Raises:
-      DataError: if the caption is longer than `config.caption_tokens`.
+      DataError: for a part that rows of the layout have no slots for.
     """
-    caption = record.captions[int(rng.integers(len(record.captions)))]
-    names = [TEXT, IMAGE]
-    if record.speech is not None and layout.num_slots(SPEECH):
-        names.append(SPEECH)
-    order = [names[place] for place in rng.permutation(len(names))]
-    special = layout.special
+    alternatives = iter(choices.texts)
+    texts = {
+        place: part.texts[next(alternatives)]
+        for place, part in enumerate(record.parts)
+        if isinstance(part, Text)
+    }
+    special, vocabulary = layout.special, tokenizer.vocabulary
     spans = [Span(TEXT, [special.begin])]
-    for name in order:
-        if name == TEXT:
-            spans.append(_caption(caption, record, config, tokenizer))
-        elif name == IMAGE:
-            precedes_text = order.index(IMAGE) < order.index(TEXT)
-            image = _image(record, layout, config, tokenizer, precedes_text)
-            markers = special.begin_image, special.end_image
-            spans += _between(markers, image)
-        else:
-            start = tokenizer.vocabulary.speech_start
-            units = [start + unit for unit in record.speech or ()]
-            markers = special.begin_speech, special.end_speech
-            spans += _between(
-                markers, Span(SPEECH, units, SPEECH in layout.bidirectional)
+    text_before = False
+    for place in choices.order:
+        part = record.parts[place]
+        if not layout.num_slots(part.modality):
+            raise DataError(
+                f"{record.key} has a part of {part.modality}, but rows of task "
+                f"{layout.task!r} have no slots for it; give them some, or leave it "
+                "out of data.parts."
             )
+        both_ways = part.modality in layout.bidirectional
+        if isinstance(part, Text):
+            spans.append(Span(TEXT, tokenizer.encode(texts[place])))
+            text_before = True
+        elif isinstance(part, Image):
+            largest_time = 1.0 if text_before else layout.captioned_time
+            image = _image(part, layout, config, vocabulary, record.key)
+            image = dataclasses.replace(
+                image, bidirectional=both_ways, largest_time=largest_time
+            )
+            spans += _between(special.begin_image, image, special.end_image)
+        else:
+            units = [vocabulary.speech_start + unit for unit in part.units]
+            speech = Span(SPEECH, units, both_ways)
+            spans += _between(special.begin_speech, speech, special.end_speech)
     spans.append(Span(TEXT, [special.end]))
     return InterleavedDocument(tuple(spans), record.key)
 
 
-def _between(markers: tuple[int, int], span: Span) -> Sequence[Span]:
-    begin, end = markers
+def _between(begin: int, span: Span, end: int) -> tuple[Span, Span, Span]:
     return Span(TEXT, [begin]), span, Span(TEXT, [end])
 
 
-def _caption(
-    caption: str, record: Record, config: DataConfig, tokenizer: TextTokenizer
-) -> Span:
-    ids = tokenizer.encode(caption)
-    if len(ids) > config.caption_tokens:
-        raise DataError(
-            f"the text of {record.key} is {len(ids)} tokens but data.caption_tokens is "
-            f"{config.caption_tokens}; shorten it or enlarge data.caption_tokens."
-        )
-    return Span(TEXT, ids)
-
-
 def _image(
-    record: Record,
+    part: Image,
     layout: InterleavedLayout,
     config: DataConfig,
-    tokenizer: TextTokenizer,
-    precedes_text: bool,
+    vocabulary: Vocabulary,
+    where: str,
 ) -> Span:
-    bidirectional = IMAGE in layout.bidirectional
-    continuous = layout.patches_per_image > 0
-    image = needed_image(record, config, continuous=continuous)
-    if not continuous:
-        vocabulary = tokenizer.vocabulary
-        codes = codes_of(image, record.codes, config, record.key)
-        ids = image_ids(codes, vocabulary, layout.line_length)
-        return Span(IMAGE, ids, bidirectional)
-    return Span(
-        IMAGE,
-        (),
-        bidirectional,
-        patches=patches_of(image, record.codes, config, record.key),
-        largest_time=layout.captioned_time if precedes_text else 1.0,
-    )
+    if layout.patches_per_image:
+        return Span(IMAGE, (), patches=patches_of(part, config, where))
+    codes = codes_of(part, config, where)
+    return Span(IMAGE, image_ids(codes, vocabulary, layout.line_length))

@@ -1,45 +1,42 @@
 """Training batches: each step takes a fixed number of rows of every task, with Grain.
 
 Every task draws from the same records in an order of its own, reshuffled each epoch;
-a row of the interleaved task packs a fixed number of them, and has slots for the worst.
-Everything random (order, choice of caption, dropped prompts) is a pure function of the
-seed and the step, so the state of an iterator is one number and resuming is exact.
+rows of documents follow a plan (`packing_plan`). Everything random (order, choice of
+text, dropped prompts) is a pure function of the seed and the step, so the state of an
+iterator is one number and resuming is exact.
 """
 
 import dataclasses
-import functools
-import zlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.documents import fill
-from unimod_jax.data.interleaving import interleave
+from unimod_jax.data.documents import Choices, fill
+from unimod_jax.data.packed_rows import PackedRows
+from unimod_jax.data.packing_plan import plan_seed
 from unimod_jax.data.record_schema import DataError, Record
 from unimod_jax.data.row_templates import RowTemplates, stack_rows
 from unimod_jax.data.text_tokenizer import TextTokenizer
 from unimod_jax.layout import (
     Document,
-    InterleavedDocument,
     InterleavedLayout,
     RowLayout,
     TaskLayout,
     TokenGroup,
     UnifiedBatch,
-    lay_out_documents,
     with_segments,
 )
 
 if TYPE_CHECKING:
     import grain
 
+logger = logging.getLogger(__name__)
+
 PREFETCHED_STEPS = 4
 """Batches kept ready by a thread, so that a step does not wait for the host."""
-
-_ENDLESS_RECORDS = 2**60
-"""Grain computes the length of batches in floating point, which 2**63 - 1 overflows."""
 
 ENDLESS_STEPS = 2**40
 """Zipped Grain data sets need equal lengths; nobody trains for this many steps."""
@@ -81,13 +78,7 @@ def training_batches(
     tasks = []
     for task, layout in layouts.items():
         share = slice(process_index, rows[task] * ENDLESS_STEPS, process_count)
-        shuffled = (
-            grain.MapDataset.source(records)
-            .seed(_task_seed(config.seed, task))
-            .shuffle()
-            .repeat()
-        )
-        one_by_one, stack = _rows_of(shuffled, config, layout, tokenizer)
+        one_by_one, stack = _rows_of(records, config, layout, tokenizer)
         rows_here = rows[task] // process_count
         tasks.append(one_by_one.slice(share).batch(rows_here, batch_fn=stack))
     return (
@@ -109,60 +100,40 @@ def skip_batches(iterator: Any, count: int) -> None:
 
 
 def _rows_of(
-    records: "grain.MapDataset[Record]",
+    records: Sequence[Record],
     config: DataConfig,
     layout: RowLayout,
     tokenizer: TextTokenizer,
 ) -> "tuple[grain.MapDataset, Callable[[Sequence], TokenGroup]]":
     """A task's rows one by one, and the function that stacks a batch of them."""
+    import grain
+
     if isinstance(layout, InterleavedLayout):
-        documents = records.random_map(_InterleaveByChance(config, layout, tokenizer))
-        row_of = functools.partial(lay_out_documents, layout=layout)
-        documents = documents.slice(slice(_ENDLESS_RECORDS))
-        return documents.batch(config.documents_per_row, batch_fn=row_of), stack_rows
+        rows = PackedRows(records, layout, config, tokenizer)
+        logger.info("%s: %s", layout.task, rows.filling())
+        return grain.MapDataset.source(rows), stack_rows
     segments = with_segments(layout)
-    documents = records.random_map(_FillByChance(config, segments, tokenizer))
+    shuffled = (
+        grain.MapDataset.source(records)
+        .seed(plan_seed(config.seed, layout.task))
+        .shuffle()
+        .repeat()
+    )
+    documents = shuffled.random_map(_FillByChance(config, segments, tokenizer))
     return documents, RowTemplates(segments).stack
 
 
 @dataclasses.dataclass(frozen=True)
 class _FillByChance:
-    """Makes a record a document, with a caption by chance and perhaps no prompt."""
+    """Makes a record a row, with texts by chance and perhaps no prompt."""
 
     config: DataConfig
     layout: TaskLayout
     tokenizer: TextTokenizer
 
     def __call__(self, record: Record, rng: np.random.Generator) -> Document:
-        # Both are drawn for every row, so that no option shifts another's randomness.
-        caption = int(rng.integers(len(record.captions)))
-        drop_prompt = bool(rng.random() < self.config.prompt_dropout)
-        return fill(
-            record,
-            self.layout,
-            self.config,
-            self.tokenizer,
-            caption=caption,
-            drop_prompt=drop_prompt,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _InterleaveByChance:
-    """Makes a record an interleaved document, with a caption and an order by chance."""
-
-    config: DataConfig
-    layout: InterleavedLayout
-    tokenizer: TextTokenizer
-
-    def __call__(self, record: Record, rng: np.random.Generator) -> InterleavedDocument:
-        return interleave(record, self.layout, self.config, self.tokenizer, rng)
-
-
-def _task_seed(seed: int, task: str) -> int:
-    """A seed of its own for every task, whatever other tasks there are."""
-    name = zlib.crc32(task.encode())
-    return int(np.random.SeedSequence([seed, name]).generate_state(1)[0])
+        choices = Choices.drawn(record, self.config.prompt_dropout, rng)
+        return fill(record, self.layout, self.config, self.tokenizer, choices)
 
 
 def _check_rows(

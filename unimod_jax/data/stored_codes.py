@@ -21,15 +21,15 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from unimod_jax.data.config import DataConfig
-from unimod_jax.data.image_codes import ImageCodec, encode_records
-from unimod_jax.data.record_schema import DataError, Record
+from unimod_jax.data.image_codes import ImageCodec, encode_images
+from unimod_jax.data.record_schema import DataError, Image, Record
 from unimod_jax.data.tfds_source import INFO_FILE, SplitRecords
 
 PART_IMAGES = 1024
@@ -104,12 +104,19 @@ class StoredCodes:
         there = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
         return [p for p in range(self.num_parts) if self.path(p).name not in there]
 
-    def make(self, part: int, records: Sequence[Record], codec: ImageCodec) -> None:
+    def make(
+        self,
+        part: int,
+        records: Sequence[Record],
+        first_image: Sequence[int],
+        codec: ImageCodec,
+    ) -> None:
         """Encodes the images of a part and writes it, if it is not there.
 
         Args:
           part: which one.
           records: of the whole split; those of the part are read one after the other.
+          first_image: from `image_codes.first_images`.
           codec: the learned tokenizer of the fingerprint.
 
         Raises:
@@ -122,8 +129,7 @@ class StoredCodes:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        those = (records[place] for place in self.images(part))
-        codes = encode_records(those, codec)
+        codes = encode_images(_images(records, first_image, self.images(part)), codec)
         with _writing_to(self.folder):
             _save_at_once(path, codes)
 
@@ -161,6 +167,18 @@ class StoredCodes:
         return codes
 
 
+def _images(
+    records: Sequence[Record], first_image: Sequence[int], numbers: range
+) -> Iterable[Image]:
+    """The images of some numbers, counted over all records."""
+    place = int(np.searchsorted(first_image, numbers.start, side="right")) - 1
+    while place < len(records) and first_image[place] < numbers.stop:
+        for number, image in enumerate(records[place].images, int(first_image[place])):
+            if number in numbers:
+                yield image
+        place += 1
+
+
 def codes_folder(records: SplitRecords, tokenizer: Path, config: DataConfig) -> Path:
     """Where the codes of a split by a tokenizer are kept.
 
@@ -175,7 +193,7 @@ def codes_folder(records: SplitRecords, tokenizer: Path, config: DataConfig) -> 
     """
     decides = (
         *(_FORMAT, PART_IMAGES, config.name, records.folder.name),
-        *(records.split, len(records), config.image_feature),
+        *(records.split, len(records), *config.parts),
         *(config.image_size, config.image_channels, config.num_image_codes),
     )
     digest = hashlib.sha256(json.dumps(decides).encode())

@@ -14,17 +14,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.image_codec import decode_image
-from unimod_jax.data.record_schema import DataError, Record, Records, validate_record
+from unimod_jax.data.record_reader import read_record
+from unimod_jax.data.record_schema import DataError, Record, Records
 
 BUILT_IN = "handwritten_digits"
 CACHED_BYTES = 256 * 2**20
 """A split whose records fit in this much memory is read and decoded only once."""
 
-_BYTES_BESIDE_THE_IMAGE = 2048
+_BYTES_BESIDE_IMAGES = 2048
+_IMAGES_OF_A_DOCUMENT = 8
 _STALE_SECONDS = 3600
 INFO_FILE = "dataset_info.json"
 """What a finished data set has: its version, its splits, and how long they are."""
@@ -97,12 +99,16 @@ class SplitRecords(Records):
         self._config = config
         self.split = split
         self.folder = _prepared_folder(config)
-        self._rows = _open_rows(self.folder, config, split)
+        opened = _open_rows(self.folder, config, split)
+        self._rows, self._images = opened.rows, opened.images
+        self.images_per_record = _count_images(opened, config)
         self._cache: dict[int, Record] | None = None
         image_bytes = config.image_size**2 * config.image_channels
-        if len(self._rows) * (image_bytes + _BYTES_BESIDE_THE_IMAGE) <= CACHED_BYTES:
+        image_bytes *= self.images_per_record or _IMAGES_OF_A_DOCUMENT
+        if len(self._rows) * (image_bytes + _BYTES_BESIDE_IMAGES) <= CACHED_BYTES:
             self._cache = {}
-        _ = self[0].image, self[-1].image
+        for record in (self[0], self[-1]):
+            _ = [image.pixels for image in record.images]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles what to open, not what is open."""
@@ -128,15 +134,28 @@ class SplitRecords(Records):
         # array_record reports a damaged file as RuntimeError, TFDS as several others.
         except Exception as error:
             raise _damaged(self.folder, error) from error
-        image = raw.get(self._config.image_feature)
-        if isinstance(image, bytes):
-            picture = functools.partial(decode_image, image, where)
-            raw = {**raw, self._config.image_feature: picture}
-        return validate_record(raw, self._config, where)
+        for name in self._images & set(raw):
+            picture = functools.partial(decode_image, raw[name], where)
+            raw = {**raw, name: picture}
+        return read_record(raw, self._config, where)
 
 
-def _open_rows(folder: Path, config: DataConfig, split: str) -> Any:
-    """TFDS's own random-access source of a split, whose images stay encoded."""
+class _Opened(NamedTuple):
+    """TFDS's own random-access source of a split, and what its features are.
+
+    Attributes:
+      rows: by index; images stay encoded.
+      images: names of the features that are one image.
+      single: names of the features that are one image, text or utterance, or texts to
+        choose from.
+    """
+
+    rows: Any
+    images: frozenset[str]
+    single: frozenset[str]
+
+
+def _open_rows(folder: Path, config: DataConfig, split: str) -> _Opened:
     import tensorflow_datasets as tfds
 
     try:
@@ -158,15 +177,34 @@ def _open_rows(folder: Path, config: DataConfig, split: str) -> Any:
     for file in files:
         if not os.path.exists(file):
             raise _damaged(folder, f"{file.name} is missing")
-    images = [n for n, f in features.items() if isinstance(f, tfds.features.Image)]
+    images = {n for n, f in features.items() if isinstance(f, tfds.features.Image)}
+    single = {n for n, f in features.items() if _holds_no_images_but_one(f)}
     skip = {name: tfds.decode.SkipDecoding() for name in images}
     try:
-        return builder.as_data_source(split, decoders=skip)
+        rows = builder.as_data_source(split, decoders=skip)
+        return _Opened(rows, frozenset(images), frozenset(single))
     except NotImplementedError as error:
         raise DataError(
             f"{str(folder)!r} is stored as {builder.info.file_format}; "
             'rebuild it with file_format="array_record".'
         ) from error
+
+
+def _count_images(opened: _Opened, config: DataConfig) -> int | None:
+    """Images of every record; None where records may differ."""
+    features = [entry.rpartition("=")[2] for entry in config.parts]
+    if not opened.single.issuperset(features):
+        return None
+    return sum(name in opened.images for name in features)
+
+
+def _holds_no_images_but_one(feature: Any) -> bool:
+    """Whether a feature is one image, or a sequence of numbers or texts, or one."""
+    import tensorflow_datasets as tfds
+
+    inner = getattr(feature, "feature", None)
+    groups, images = tfds.features.FeaturesDict, tfds.features.Image
+    return not isinstance(feature, groups) and not isinstance(inner, groups | images)
 
 
 def _prepared_folder(config: DataConfig) -> Path:

@@ -6,6 +6,7 @@ tokenizer is saved beside the checkpoints, and the data set is not touched.
 
 import dataclasses
 import os
+from collections.abc import Set
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ from flax import linen as nn
 
 from unimod_jax.data import ImageCodec, TextTokenizer
 from unimod_jax.generation import BoundModel
-from unimod_jax.layout import TaskLayout, with_segments
+from unimod_jax.layout import TEXT, TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
 from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
 from unimod_jax.training.checkpoint import RunCheckpoints
@@ -62,13 +63,57 @@ class TrainedRun:
         if task not in layouts:
             raise RunError(
                 f"{self.run.path} was trained on {sorted(layouts)} and cannot do "
-                f"{task}; train a run whose task_shares.{task} is at least 1."
+                f"{task}; train a run whose tasks.{task}.share is at least 1."
             )
         return with_segments(layouts[task])
+
+    def layout_writing(
+        self, modality: str, given: Set[str], task: str | None = None
+    ) -> TaskLayout:
+        """The layout of the one task that writes a modality when it is given others.
+
+        Args:
+          modality: of the one piece that is written.
+          given: modalities that records show in its rows, a text beside them perhaps.
+          task: the task to take where several do.
+
+        Raises:
+          RunError: if no task does, or several do and none is named.
+        """
+        if task is not None:
+            return self.layout(task)
+        found = [
+            layout.task
+            for layout in self.assembly.layouts.values()
+            if isinstance(layout, TaskLayout) and _writes(layout, modality, given)
+        ]
+        if len(found) != 1:
+            what = f"write {modality} from {' and '.join(sorted(given))}"
+            known = sorted(self.assembly.layouts)
+            which = (
+                f"has {found} for it; name one with --task"
+                if found
+                else (
+                    f"was trained on {known} and cannot {what}; train a task that does"
+                )
+            )
+            raise RunError(f"{self.run.path} {which}.")
+        return self.layout(found[0])
 
     def bound(self, variables: dict) -> BoundModel:
         """The model with its variables, for use inside a jitted function."""
         return BoundModel(self.model, variables)
+
+
+def _writes(layout: TaskLayout, modality: str, given: Set[str]) -> bool:
+    """Whether rows show just these modalities, and write one piece of another."""
+    written = [s.modality for s in layout.segments if s.written]
+    shown = [s.modality for s in layout.segments if s.part and not s.written]
+    return (
+        written == [modality]
+        and given <= set(shown) <= given | {TEXT}
+        and all(shown.count(each) == 1 for each in given - {TEXT})
+    )
 
 
 def open_run(path: str | os.PathLike[str]) -> TrainedRun:

@@ -16,7 +16,7 @@ from unimod_jax.generation.document_writer import (
     Writing,
     write_documents,
 )
-from unimod_jax.generation.generate import SamplingConfig, caption_images, draw_images
+from unimod_jax.generation.generate import SamplingConfig, draw_images
 from unimod_jax.generation.guidance import GuidedRows, without_text
 from unimod_jax.generation.looking_ahead import why_not_token_by_token
 from unimod_jax.generation.mask_git import RevealSchedule, reveal_codes
@@ -34,7 +34,6 @@ __all__ = [
     "SamplingConfig",
     "TokenSampler",
     "Writing",
-    "caption_images",
     "decode_segment",
     "denoise_patches",
     "denoise_waiting",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from unimod_jax.generation.guidance import Forward, GuidedRows
-from unimod_jax.layout import TokenGroup
+from unimod_jax.layout import TokenGroup, with_segments
 from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import write_patches
 from unimod_jax.objectives.image_diffusion import signal_share
@@ -20,15 +20,17 @@ from unimod_jax.objectives.image_diffusion import signal_share
 def denoise_patches(
     forward: Forward,
     guided: GuidedRows,
+    segment: str,
     num_steps: int,
     key: jax.Array,
     largest_value: float = 1.0,
 ) -> jax.Array:
-    """Generates the patches of each row.
+    """Generates the patches of an image of each row; its other images stay clean.
 
     Args:
       forward: the model on one task group.
-      guided: rows to fill; the values of their patches do not matter.
+      guided: rows to fill.
+      segment: name of the image; the values of its patches do not matter.
       num_steps: denoising steps.
       key: random key.
       largest_value: of clean patches; 0 if they have no bound.
@@ -36,11 +38,18 @@ def denoise_patches(
     Returns:
       float32 [B, N, P].
     """
-    _, num_patches, patch_size = guided.rows.patch_BNP.shape
+    layout = with_segments(guided.rows.layout)
+    first, num_patches = layout.patch_range(segment)
+    image = slice(first, first + num_patches)
+    patch_size = guided.rows.patch_BNP.shape[2]
 
     def predict_noise(patch_BNP: jax.Array, time: jax.Array) -> jax.Array:
-        rows = noised(guided.rows, guided.mirror(patch_BNP), time)
-        return guided.combine(patches_of(forward(rows), rows))
+        rows = dataclasses.replace(
+            guided.rows,
+            patch_BNP=guided.rows.patch_BNP.at[:, image].set(guided.mirror(patch_BNP)),
+            patch_time_BN=guided.rows.patch_time_BN.at[:, image].set(time),
+        )
+        return guided.combine(patches_of(forward(rows), rows)[:, image])
 
     shape = (guided.num_images, num_patches, patch_size)
     return ancestral_sampling(predict_noise, shape, num_steps, key, largest_value)

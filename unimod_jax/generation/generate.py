@@ -1,4 +1,4 @@
-"""Which loop draws images for which objective, and captions for all of them."""
+"""Which loop draws images for which objective; texts and speech are decoded for all."""
 
 import dataclasses
 import functools
@@ -62,6 +62,11 @@ class SamplingConfig:
         )
 
     @property
+    def units(self) -> TokenSampler:
+        """How the next units of an utterance are drawn."""
+        return TokenSampler(self.text_temperature, top_p=self.text_top_p)
+
+    @property
     def schedule(self) -> RevealSchedule:
         """How parallel decoding reveals codes."""
         return RevealSchedule(self.num_steps, self.temperature, self.compounding)
@@ -86,11 +91,12 @@ def draw_images(
     objective: Objective,
     model: BoundModel,
     guided: GuidedRows,
+    segment: str,
     sampling: SamplingConfig,
     codes: ImageCodes,
     key: jax.Array,
 ) -> jax.Array:
-    """Draws one image per row with the objective's own procedure.
+    """Draws one image per row, in a segment of it, by the objective's own procedure.
 
     Returns:
       int32 codes [B, N] in [0, count), or float32 patches [B, N, P] for diffusion.
@@ -105,19 +111,20 @@ def draw_images(
 
 
 @draw_images.register
-def _(objective: NextToken, model, guided, sampling, codes, key):
+def _(objective: NextToken, model, guided, segment, sampling, codes, key):
     token_id_BN = decode_segment(
-        model, guided, "image", codes.allowed(), sampling.codes, key
+        model, guided, segment, codes.allowed(), sampling.codes, key
     )
-    image = with_segments(guided.rows.layout).segment("image")
+    image = with_segments(guided.rows.layout).segment(segment)
     return without_line_ends(token_id_BN, image.line_length) - codes.start
 
 
 @draw_images.register
-def _(objective: MaskedImage, model, guided, sampling, codes, key):
+def _(objective: MaskedImage, model, guided, segment, sampling, codes, key):
     return reveal_codes(
         model,
         guided,
+        segment,
         codes.start,
         codes.count,
         sampling.schedule,
@@ -126,26 +133,7 @@ def _(objective: MaskedImage, model, guided, sampling, codes, key):
 
 
 @draw_images.register
-def _(objective: ImageDiffusion, model, guided, sampling, codes, key):
+def _(objective: ImageDiffusion, model, guided, segment, sampling, codes, key):
     return denoise_patches(
-        model, guided, sampling.num_steps, key, objective.largest_value
+        model, guided, segment, sampling.num_steps, key, objective.largest_value
     )
-
-
-def caption_images(
-    model: BoundModel,
-    guided: GuidedRows,
-    sampling: SamplingConfig,
-    allowed_V: np.ndarray,
-    key: jax.Array,
-) -> jax.Array:
-    """Captions of image-to-text rows; int32 ids [B, slots], not cut at the end.
-
-    Args:
-      model: the model.
-      guided: rows that show an image, unguided, with an empty caption segment.
-      sampling: how words are drawn.
-      allowed_V: boolean, text ids and the end token.
-      key: random key, unused when greedy.
-    """
-    return decode_segment(model, guided, "caption", allowed_V, sampling.words, key)

@@ -67,16 +67,18 @@ class RevealSchedule:
 def reveal_codes(
     forward: Forward,
     guided: GuidedRows,
+    segment: str,
     code_start: int,
     num_codes: int,
     schedule: RevealSchedule,
     key: jax.Array,
 ) -> jax.Array:
-    """Generates the codes of each row's image segment.
+    """Generates the codes of an image of each row.
 
     Args:
       forward: the model on one task group.
-      guided: rows to fill; what their image slots hold does not matter.
+      guided: rows to fill.
+      segment: name of the image; what its slots hold does not matter.
       code_start: vocabulary id of image code 0.
       num_codes: how many codes there are.
       schedule: how many steps, and how they go.
@@ -85,7 +87,7 @@ def reveal_codes(
     Returns:
       int32 [B, N], codes in [0, num_codes).
     """
-    stream, start, num_tokens = with_segments(guided.rows.layout).slot_range("image")
+    stream, start, num_tokens = with_segments(guided.rows.layout).slot_range(segment)
     image = slice(start, start + num_tokens)
     codes = slice(code_start, code_start + num_codes)
     held_BT = guided.rows.streams[stream].token_id_BT

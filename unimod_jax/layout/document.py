@@ -15,7 +15,7 @@ import numpy as np
 from unimod_jax.layout.modality import IMAGE
 from unimod_jax.layout.special_tokens import PADDING
 from unimod_jax.layout.targets import next_token_targets
-from unimod_jax.layout.task import TaskLayout
+from unimod_jax.layout.task_layout import TaskLayout
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
 from unimod_jax.layout.visibility import document_windows
 

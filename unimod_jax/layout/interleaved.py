@@ -22,12 +22,10 @@ from unimod_jax.layout.attention_order import (
 from unimod_jax.layout.modality import IMAGE, SPEECH, Stream, modalities_of
 from unimod_jax.layout.special_tokens import PADDING, SpecialTokens
 from unimod_jax.layout.targets import next_token_targets
+from unimod_jax.layout.task import Slots
 from unimod_jax.layout.token_batch import TokenGroup, TokenStream
 from unimod_jax.layout.typical_documents import typical_documents
 from unimod_jax.layout.visibility import document_windows
-
-type Slots = tuple[tuple[str, int], ...]
-"""Modality and how many slots a row has for it, of every modality it can hold."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +41,8 @@ class InterleavedLayout:
       bidirectional: modalities whose spans see themselves in both directions, as images
         do in Transfusion; Chameleon has none.
       line_length: codes of an image between two ends of lines; 0 for none.
-      captioned_time: how far training may noise an image that precedes its text.
+      shuffled: whether the parts of a document come in an order by chance.
+      captioned_time: how far training may noise an image that no text precedes.
       causal: whether tokens are revealed one by one, so that a router may not look
         ahead; rows of several documents have no other generation.
       documents_per_row: about how many documents a row packs, which the counts do not
@@ -58,6 +57,7 @@ class InterleavedLayout:
     patch_size: int = 0
     bidirectional: tuple[str, ...] = ()
     line_length: int = 0
+    shuffled: bool = False
     captioned_time: float = 1.0
     causal: bool = True
     documents_per_row: int = 1

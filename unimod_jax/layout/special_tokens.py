@@ -1,4 +1,4 @@
-"""The ids that are neither text nor codes: markers, the mask, and names of tasks.
+"""The ids that are neither text nor codes: markers and the mask.
 
 They are data, because every released model has its own. Layouts carry them, so whoever
 has rows in hand knows which id closes an image or hides a code.
@@ -14,6 +14,10 @@ there never matters: it is 0 in every vocabulary, released ones too."""
 ABSENT = -1
 """The id of a marker that a vocabulary does not have; no token has it."""
 
+TASK_IDS = range(9, 16)
+"""Native ids that are no marker and no text: for tasks that begin with a marker of
+their own, such as Show-o's."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
@@ -26,7 +30,6 @@ class SpecialTokens:
       mask: a hidden image code (Show-o's mask token).
       begin_speech, end_speech: around speech units.
       end_of_line: ends each line of an image's codes (Emu3, arXiv 2409.18869).
-      text_to_image, image_to_text, text_only, interleaved: name the task of a row.
     """
 
     begin: int = 1
@@ -37,10 +40,6 @@ class SpecialTokens:
     begin_speech: int = 6
     end_speech: int = 7
     end_of_line: int = 8
-    text_to_image: int = 12
-    image_to_text: int = 13
-    text_only: int = 14
-    interleaved: int = 15
 
     @classmethod
     def only(cls, **ids: int) -> "SpecialTokens":

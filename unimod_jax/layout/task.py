@@ -1,302 +1,247 @@
-"""A task's static layout: which segments a row has, and which slots they fill.
+"""A task is a value: the pieces of its row in order, and how they are trained.
 
-Every row of a task group has the same segments with the same number of *slots*, so all
-shapes are known to the compiler. How many of a segment's slots hold a token (a short
-caption leaves some empty), and at which sequence position, is data.
+A row of fixed pieces shows parts of a record between markers, some given, some to be
+written:
+
+    begin  prompt  begin_image  image  end_image      write an image after a text
+    begin  begin_image  image  end_image  caption     write a text after an image
+
+Each piece says what fills it (its own ids, or a named part of the record), whether the
+model is to write it, what predicts its tokens, and which span of tokens that see each
+other it is in. A row of documents holds whole records, one after another, their parts
+in reading order. Which tasks there are is for an experiment to say: vocabulary, routes,
+losses, sampling and reports follow from its list.
 """
 
 import dataclasses
-import functools
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+import re
+from typing import Literal, get_args
 
-import numpy as np
+from unimod_jax.layout.modality import IMAGE, SPEECH, TEXT
 
-from unimod_jax.layout.attention_order import (
-    AttentionOrder,
-    attention_order,
-    join_order,
-)
-from unimod_jax.layout.modality import Stream, modalities_of
-from unimod_jax.layout.row_layout import RowLayout
-from unimod_jax.layout.special_tokens import SpecialTokens
-from unimod_jax.layout.visibility import document_windows
+type Slots = tuple[tuple[str, int], ...]
+"""Modality and how many slots a row has for it, of every modality it can hold."""
+
+Predictor = Literal["predecessor", "itself", "nothing"]
+_MODALITIES = (TEXT, IMAGE, SPEECH)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentSpec:
+class Piece:
     """One stretch of a row.
 
     Attributes:
-      name: what a document calls it, such as "caption".
-      modality: the modality of all its tokens.
-      num_slots: how many tokens it can hold; static.
-      bidirectional: its tokens see to the end of their span, a run of bidirectional
-        segments (Transfusion, arXiv 2408.11039 section 3; Show-o's omni-attention).
-      predicted_by: which token predicts each of its tokens: the "predecessor" in the
-        sequence (next-token), the token "itself" (masked or noised in place), or
-        "nothing".
-      continuous: its tokens are image patches of real values, not vocabulary ids.
-      largest_time: how far training may noise its patches; 1 is pure noise.
-        Transfusion caps images that precede their caption at 0.5.
-      line_length: after this many tokens the end of a line has a slot of its own
-        (Emu3's images); 0 for none.
-      ids: what a fixed segment always holds, one per slot; empty for one that records
-        fill.
-      wording: the text around a filled text, with {} in its place; see `Piece`.
+      name: what the row calls it, once in a row.
+      modality: of all its tokens.
+      num_slots: how many tokens it can hold; 0 for as many as the data says: the ids of
+        a fixed piece, a caption, an image, an utterance.
+      part: name of the part of a record that fills it; "" for a fixed piece.
+      occurrence: which of the record's parts of that name, from 0.
+      ids: of a fixed piece: markers, and text that never changes.
+      written: whether the model is to write it. A written text or utterance ends with
+        the end token of its modality, in a slot of its own.
+      predicted_by: which token predicts each of its tokens in training: the
+        "predecessor" in the sequence (next-token), the token "itself" (masked or noised
+        in place), or "nothing".
+      span: neighbouring pieces of one span see each other in both directions (Show-o's
+        omni-attention; Transfusion, arXiv 2408.11039 section 3); "" is causal.
+      wording: the text around a text, with {} in its place. It is tokenized together
+        with the text, because byte pairs reach across the seam.
+      default: the text where a record has no such part; "" for none.
+      optional: whether it stays empty where a record has no such part.
+      droppable: whether it is left empty in a share of the rows
+        (`data.prompt_dropout`), for classifier-free guidance.
+      hidden_share: share of the codes of a given image that training hides; 0 in every
+        published model, more keeps a small data set from being learned by heart.
+      largest_time: how far training may noise the patches of an image; 1 is pure noise,
+        0 shows it clean. Transfusion caps images that precede their caption at 0.5.
     """
 
     name: str
-    modality: str
-    num_slots: int
-    bidirectional: bool = False
-    predicted_by: Literal["predecessor", "itself", "nothing"] = "predecessor"
-    continuous: bool = False
-    largest_time: float = 1.0
-    line_length: int = 0
+    modality: str = TEXT
+    num_slots: int = 0
+    part: str = ""
+    occurrence: int = 0
     ids: tuple[int, ...] = ()
+    written: bool = False
+    predicted_by: Predictor = "predecessor"
+    span: str = ""
     wording: str = "{}"
+    default: str = ""
+    optional: bool = False
+    droppable: bool = False
+    hidden_share: float = 0.0
+    largest_time: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Checks each field; ValueError names the piece and what is wrong with it."""
+        what = f"the piece {self.name!r}"
+        if self.modality not in _MODALITIES:
+            raise ValueError(
+                f"{what} has modality {self.modality!r}; choose from {_MODALITIES}."
+            )
+        if self.predicted_by not in get_args(Predictor):
+            raise ValueError(
+                f"{what} is predicted by {self.predicted_by!r}; choose from "
+                f"{get_args(Predictor)}."
+            )
+        if any(token < 0 for token in self.ids):
+            raise ValueError(
+                f"{what} has ids {list(self.ids)}, one of which the vocabulary does "
+                "not have; leave the piece out of the row."
+            )
+        if self.wording.count("{}") != 1:
+            raise ValueError(
+                f"the wording of {what} is {self.wording!r}; write {{}} once, where "
+                "the text goes."
+            )
+        for field in ("hidden_share", "largest_time"):
+            if not 0.0 <= getattr(self, field) <= 1.0:
+                raise ValueError(
+                    f"{field} of {what} is {getattr(self, field)}; give a share in "
+                    "[0, 1]."
+                )
+        for field in ("num_slots", "occurrence"):
+            if getattr(self, field) < 0:
+                raise ValueError(
+                    f"{field} of {what} is {getattr(self, field)}; give 0 or more."
+                )
 
-class SegmentEnds(NamedTuple):
-    """Where windows end, as positions.
-
-    Attributes:
-      span: bidirectional segment -> end of the span that it is in.
-      prefix: end of the prefix that every token sees; 0 without one.
-    """
-
-    span: Mapping[str, int]
-    prefix: int
+    @classmethod
+    def fixed(cls, name: str, *ids: int, **more: object) -> "Piece":
+        """A marker, or text that never changes; nothing predicts it unless said."""
+        return cls(name, ids=ids, **({"predicted_by": "nothing"} | more))  # pyright: ignore[reportArgumentType]
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskLayout:
-    """The static shape of one task group.
+class DocumentRows:
+    """Rows of whole records: documents packed one after another.
+
+    A document stands between the begin and end tokens, images and utterances between
+    the markers of their modality, which are text.
 
     Attributes:
-      task: the task's name, such as "text_to_image".
-      segments: in sequence order.
-      streams: how modalities are stored; every segment's modality is in one of them.
-      prefix_segment: every token sees up to the end of this segment (Show-o's
-        understanding rows see their whole image), or None.
-      reads_whole_row: generation always has the whole row before it (MaskGIT), so a
-        router may rank all of it; otherwise selection in causal streams may not look
-        ahead.
-      special: ids of the markers.
+      slots: modality and slots per row, of every modality that documents may have.
+      shuffled: whether the parts of a document come in an order drawn for each row, as
+        captioned pictures do; else in reading order.
+      bidirectional: modalities whose parts see themselves in both directions, as images
+        do in Transfusion; Chameleon has none.
+      captioned_time: how far training may noise an image that no text precedes.
+      documents_per_row: about how many documents a row packs, which the slots do not
+        say. It decides only in which order attention reads the rows.
     """
 
-    task: str
-    segments: tuple[SegmentSpec, ...]
-    streams: tuple[Stream, ...]
-    prefix_segment: str | None = None
-    reads_whole_row: bool = False
-    special: SpecialTokens = SpecialTokens()
+    slots: Slots
+    shuffled: bool = False
+    bidirectional: tuple[str, ...] = ()
+    captioned_time: float = 1.0
+    documents_per_row: int = 1
 
     def __post_init__(self) -> None:
-        """Checks streams, sizes of images, fixed ids, and the marker of line ends."""
-        for segment in self.segments:
-            self.stream_of(segment)
-        sizes = {segment.num_slots for segment in self.segments if segment.continuous}
-        if len(sizes) > 1:
-            raise ValueError(
-                f"task {self.task!r} has continuous images of {sorted(sizes)} patches; "
-                "give all images of a row the same number."
-            )
-        for segment in self.segments:
-            if segment.ids and len(segment.ids) != segment.num_slots:
+        """Checks modalities, counts and times; ValueError names what is wrong."""
+        for modality, count in self.slots:
+            if modality not in _MODALITIES or count < 1:
                 raise ValueError(
-                    f"segment {segment.name!r} of task {self.task!r} has "
-                    f"{segment.num_slots} slots for ids {list(segment.ids)}; give it "
-                    "one slot for each."
+                    f"rows of documents have {count} slots for {modality!r}; give at "
+                    f"least one slot to each, of modalities {_MODALITIES}."
                 )
-            if segment.line_length:
-                self.special.require("end_of_line", f"task {self.task!r}")
-
-    def stream_of(self, segment: SegmentSpec) -> Stream:
-        """Returns the stream that stores a segment; ValueError if none does."""
-        for stream in self.streams:
-            if segment.modality in stream.modalities:
-                return stream
-        raise ValueError(
-            f"segment {segment.name!r} of task {self.task!r} has modality "
-            f"{segment.modality!r}, which no stream stores; streams hold "
-            f"{[stream.modalities for stream in self.streams]}."
-        )
-
-    def segments_of(self, stream: str) -> tuple[SegmentSpec, ...]:
-        """Returns the segments stored in a stream, in sequence order."""
-        return tuple(s for s in self.segments if self.stream_of(s).name == stream)
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """The modalities of `streams` in stream order; `modality_BT` indexes them."""
-        return modalities_of(self.streams)
-
-    @property
-    def stream_names(self) -> tuple[str, ...]:
-        """Names of the streams that hold at least one slot of this task."""
-        return tuple(s.name for s in self.streams if self.segments_of(s.name))
-
-    def num_tokens(self, stream: str) -> int:
-        """Returns how many slots a stream has per row."""
-        return sum(segment.num_slots for segment in self.segments_of(stream))
-
-    @property
-    def row_length(self) -> int:
-        """Slots per row, over all streams."""
-        return sum(segment.num_slots for segment in self.segments)
-
-    @property
-    def num_patches(self) -> int:
-        """Continuous patches per row."""
-        return sum(s.num_slots for s in self.segments if s.continuous)
-
-    @property
-    def patches_per_image(self) -> int:
-        """Continuous patches of each continuous segment; 0 without any."""
-        return max((s.num_slots for s in self.segments if s.continuous), default=0)
-
-    def holds_patches(self, stream: str) -> bool:
-        """Whether some segment of a stream is continuous."""
-        return any(segment.continuous for segment in self.segments_of(stream))
-
-    @property
-    def target_modalities(self) -> frozenset[str]:
-        """Modalities of the segments that the vocabulary head predicts."""
-        return frozenset(
-            segment.modality
-            for segment in self.segments
-            if segment.predicted_by != "nothing" and not segment.continuous
-        )
-
-    def segment_ends(self, num_tokens: Mapping[str, int]) -> SegmentEnds:
-        """Where windows end in a row whose segments hold so many tokens each.
-
-        Args:
-          num_tokens: segment name -> tokens, for every segment.
-        """
-        end, prefix = 0, 0
-        span: dict[str, int] = {}
-        open_span: list[str] = []
-        for segment in self.segments:
-            end += num_tokens[segment.name]
-            open_span = [*open_span, segment.name] if segment.bidirectional else []
-            span |= dict.fromkeys(open_span, end)
-            if segment.name == self.prefix_segment:
-                prefix = end
-        return SegmentEnds(span, prefix)
-
-    @property
-    def attention_order(self) -> AttentionOrder:
-        """In which order attention reads whole rows: counted in one without gaps."""
-        return _counted_order(self)
-
-    def is_causal(self, stream: str) -> bool:
-        """Whether a stream's tokens are revealed one by one, as in decoding.
-
-        They are not where they all stand in one bidirectional span.
-        """
-        stored = [
-            index
-            for index, segment in enumerate(self.segments)
-            if self.stream_of(segment).name == stream
-        ]
-        stretch = self.segments[min(stored) : max(stored) + 1] if stored else ()
-        one_span = all(segment.bidirectional for segment in stretch)
-        return not self.reads_whole_row and not one_span
-
-    def predicts(self, stream: str) -> bool:
-        """Whether the vocabulary head has anything to read in a stream."""
-        slots = self.predicting_slots(stream)
-        return slots.stop > slots.start
-
-    def predicting_slots(self, stream: str) -> slice:
-        """The shortest range of a stream's slots outside of which none has a target.
-
-        Which slot predicts a segment's first token depends on how full the segments
-        before it are. Fixed segments and those of one slot are markers, and always hold
-        their tokens; `lay_out` refuses documents without one that this relies on.
-        """
-        return _predicting_slots(self).get(stream, slice(0, 0))
-
-    def segment(self, name: str) -> SegmentSpec:
-        """Returns a segment by name; KeyError for one that the task does not have."""
-        for segment in self.segments:
-            if segment.name == name:
-                return segment
-        raise KeyError(
-            f"task {self.task!r} has no segment {name!r}; it has "
-            f"{[segment.name for segment in self.segments]}."
-        )
-
-    def slot_range(self, segment_name: str) -> tuple[str, int, int]:
-        """Returns (stream name, first slot, number of slots) of a segment.
-
-        Raises KeyError for a segment that the task does not have.
-        """
-        stream = self.stream_of(self.segment(segment_name)).name
-        start = 0
-        for segment in self.segments_of(stream):
-            if segment.name == segment_name:
-                break
-            start += segment.num_slots
-        return stream, start, self.segment(segment_name).num_slots
-
-
-@functools.cache
-def _counted_order(layout: TaskLayout) -> AttentionOrder:
-    num_slots = {segment.name: segment.num_slots for segment in layout.segments}
-    ends, joined = layout.segment_ends(num_slots), join_order(layout.stream_names)
-    stream = [joined.index(layout.stream_of(s).name) for s in layout.segments]
-    span_end = [ends.span.get(segment.name, 0) for segment in layout.segments]
-    slots = list(num_slots.values())
-    windows = document_windows(
-        np.arange(layout.row_length),
-        np.repeat(span_end, slots),
-        prefix_end=ends.prefix,
-    )
-    return attention_order(np.repeat(stream, slots), *windows)
-
-
-@functools.cache
-def _predicting_slots(layout: TaskLayout) -> dict[str, slice]:
-    """Stream -> the shortest range that holds all its predicting slots, if any."""
-    ranges: dict[str, slice] = {}
-    for index in range(len(layout.segments)):
-        for name, first, count in _readers(layout, index):
-            stream, start, _ = layout.slot_range(name)
-            here = slice(start + first, start + first + count)
-            held = ranges.setdefault(stream, here)
-            ranges[stream] = slice(
-                min(held.start, here.start), max(held.stop, here.stop)
+        if TEXT not in dict(self.slots):
+            raise ValueError(
+                f"rows of documents have slots {self.slots}, none of them for text, "
+                "which markers are; give text some."
             )
-    return ranges
+        if self.documents_per_row < 1 or not 0.0 <= self.captioned_time <= 1.0:
+            raise ValueError(
+                f"documents_per_row is {self.documents_per_row} and captioned_time "
+                f"{self.captioned_time}; give at least 1, and a share in [0, 1]."
+            )
 
 
-def _readers(layout: TaskLayout, index: int) -> list[tuple[str, int, int]]:
-    """(segment, first slot in it, slots) from which a segment may be predicted."""
-    segment = layout.segments[index]
-    if segment.continuous or segment.predicted_by == "nothing":
-        return []
-    if segment.predicted_by == "itself":
-        return [(segment.name, 0, segment.num_slots)]
-    readers = [(segment.name, 0, segment.num_slots - 1)]
-    for previous in reversed(layout.segments[:index]):
-        if previous.continuous or previous.ids:
-            readers.append((previous.name, previous.num_slots - 1, 1))
-            break
-        readers.append((previous.name, 0, previous.num_slots))
-        if previous.num_slots == 1:
-            break
-    return [reader for reader in readers if reader[2] > 0]
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a row is, and how much of training it gets.
+
+    Attributes:
+      name: how options, metrics and routes call it.
+      pieces: of a row of fixed pieces, in sequence order; () for rows of documents.
+      documents: of rows of documents; None for rows of fixed pieces.
+      share: rows of a step, as a share of the sum over all tasks; 0 leaves it out.
+      loss_weight: of its loss in the sum that is trained on.
+      prefix: every token sees up to the end of this piece (Show-o's understanding rows
+        see their whole image); "" for none.
+      reads_whole_row: whether generation always has the whole row before it (MaskGIT),
+        so that a router may rank all of it; otherwise selection in causal streams may
+        not look ahead.
+    """
+
+    name: str
+    pieces: tuple[Piece, ...] = ()
+    documents: DocumentRows | None = None
+    share: int = 1
+    loss_weight: float = 1.0
+    prefix: str = ""
+    reads_whole_row: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks that the row can be laid out; ValueError names the task and piece."""
+        what = f"task {self.name!r}"
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"a task is called {self.name!r}, which options and metrics cannot "
+                "spell; use letters, digits and _."
+            )
+        if self.share < 0 or not 0.0 <= self.loss_weight < float("inf"):
+            raise ValueError(
+                f"{what} has share {self.share} and loss_weight {self.loss_weight}; "
+                "give finite numbers of at least 0."
+            )
+        if bool(self.pieces) == (self.documents is not None):
+            raise ValueError(
+                f"{what} has {len(self.pieces)} pieces and documents "
+                f"{self.documents}; give it one of the two."
+            )
+        names = [piece.name for piece in self.pieces]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{what} has pieces {names}; give no name twice.")
+        if self.prefix and self.prefix not in names:
+            raise ValueError(
+                f"{what} has prefix {self.prefix!r}, which none of its pieces {names} "
+                "is called; name one of them."
+            )
+        for piece in self.pieces:
+            if bool(piece.ids) == bool(piece.part):
+                raise ValueError(
+                    f"the piece {piece.name!r} of {what} has ids {list(piece.ids)} and "
+                    f"part {piece.part!r}; fixed pieces have ids, and all others name "
+                    "the part of a record that fills them."
+                )
+
+    @property
+    def written(self) -> tuple[Piece, ...]:
+        """The pieces that the model is to write, in sequence order."""
+        return tuple(piece for piece in self.pieces if piece.written)
+
+    @property
+    def given(self) -> tuple[Piece, ...]:
+        """The pieces that a record fills and the model only reads."""
+        return tuple(p for p in self.pieces if p.part and not p.written)
 
 
-def with_segments(layout: RowLayout) -> TaskLayout:
-    """The layout, known to have segments; TypeError for rows that have none."""
-    if not isinstance(layout, TaskLayout):
-        raise TypeError(
-            f"task {layout.task!r} has rows without named segments; use a task that "
-            "draws or captions one image per row."
+def rows_per_step(tasks: tuple[Task, ...], batch_size: int) -> dict[str, int]:
+    """Task -> rows of a step, for the tasks that have a share.
+
+    Raises:
+      ValueError: for tasks of one name, or a batch that the shares do not divide.
+    """
+    names = [task.name for task in tasks]
+    if len(set(names)) < len(names):
+        raise ValueError(f"tasks are called {names}; give no name twice.")
+    shares = {task.name: task.share for task in tasks if task.share}
+    whole = sum(shares.values())
+    if not whole or batch_size % whole:
+        raise ValueError(
+            f"batch_size {batch_size} cannot be divided among the task shares "
+            f"{shares}; make it a multiple of {max(whole, 1)}."
         )
-    return layout
+    return {name: batch_size * share // whole for name, share in shares.items()}

@@ -107,6 +107,10 @@ class UntyingMap:
             ),
         )
 
+    def towers_of_component(self, component: str) -> tuple[str, ...]:
+        """The towers of one component, each once, in the order of the modalities."""
+        return tuple(dict.fromkeys(self.towers[COMPONENTS.index(component)]))
+
     def towers_of(self, component: str, streams: Sequence[Stream]) -> Mapping[str, str]:
         """Stream name -> tower name, for one component.
 

@@ -1,39 +1,22 @@
 """What each task is trained on: three families over the same model.
 
-An objective brings the layouts of its tasks, what it does to a batch before the model
-sees it (`corrupt`), and its loss. Reading order: `objective`, `segments`,
-`cross_entropy`, `token_loss`, then `next_token` (Chameleon, Emu3), `masked_image`
-(Show-o), `image_diffusion` (Transfusion).
+An objective says which rows it can train, what it does to a batch before the model sees
+it (`corrupt`), and its loss. Reading order: `objective`, `cross_entropy`, `token_loss`,
+then `next_token` (Chameleon, Emu3), `masked_image` (Show-o), `image_diffusion`
+(Transfusion).
 """
 
 from unimod_jax.objectives.image_diffusion import ImageDiffusion
 from unimod_jax.objectives.masked_image import MaskedImage
 from unimod_jax.objectives.next_token import NextToken
-from unimod_jax.objectives.objective import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TASKS,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    Objective,
-    SequenceSizes,
-    TaskWeights,
-    total_loss,
-)
+from unimod_jax.objectives.objective import Objective, total_loss
 from unimod_jax.objectives.router_losses import router_loss
 
 __all__ = [
-    "IMAGE_TO_TEXT",
-    "INTERLEAVED",
-    "TASKS",
-    "TEXT_ONLY",
-    "TEXT_TO_IMAGE",
     "ImageDiffusion",
     "MaskedImage",
     "NextToken",
     "Objective",
-    "SequenceSizes",
-    "TaskWeights",
     "router_loss",
     "total_loss",
 ]

@@ -2,7 +2,8 @@
 
 Patches are noised with a cosine schedule and the model predicts the noise; one image's
 patches see each other in both directions, everything else is causal. Where the image
-comes before its caption, noise is capped so that the caption can be learned.
+comes before its caption, noise is capped so that the caption can be learned; an image
+with no time at all is shown clean and predicts nothing.
 """
 
 import dataclasses
@@ -10,31 +11,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unimod_jax.layout import (
-    IMAGE,
-    InterleavedLayout,
-    SegmentSpec,
-    SpecialTokens,
-    Stream,
-    TaskLayout,
-    Templates,
-    TokenGroup,
-    UnifiedBatch,
-    causal_templates,
-)
+from unimod_jax.layout import RowLayout, TaskLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
-from unimod_jax.objectives.objective import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    Metrics,
-    Noise,
-    SequenceSizes,
-    TaskWeights,
-)
-from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
+from unimod_jax.objectives.objective import Metrics, Noise, task_key
 from unimod_jax.objectives.token_loss import token_loss
 
 _SCHEDULE_OFFSET = 0.008
@@ -63,17 +43,12 @@ class ImageDiffusion:
     """Noise prediction for images, next-token prediction for text.
 
     Attributes:
-      task_weights: weight of each task's loss.
       diffusion_weight: lambda of L_LM + lambda L_DDPM; 5 in both papers.
-      time_cap: largest noise time of an image that precedes its caption; 0.5 is
-        Transfusion's t <= 500 of 1000. The layouts carry it to each patch.
       largest_value: to which the sampler clips what it takes for clean patches: 1 for
         pixels; 0 for no bound, because latents have none.
     """
 
-    task_weights: TaskWeights = TaskWeights()
     diffusion_weight: float = 5.0
-    time_cap: float = 0.5
     largest_value: float = 1.0
 
     @property
@@ -81,59 +56,35 @@ class ImageDiffusion:
         """Images enter as patches."""
         return True
 
-    def layouts(
-        self,
-        sizes: SequenceSizes,
-        streams: tuple[Stream, ...],
-        templates: Templates | None = None,
-    ) -> dict[str, TaskLayout | InterleavedLayout]:
-        """Patches see their own image, the rest is causal."""
-        t = templates or causal_templates(SpecialTokens())
-        image = SegmentSpec(
-            "image",
-            IMAGE,
-            sizes.image_patches,
-            bidirectional=True,
-            predicted_by="itself",
-            continuous=True,
-        )
-        captioned = dataclasses.replace(image, largest_time=self.time_cap)
-        layouts: dict[str, TaskLayout | InterleavedLayout] = {
-            task: TaskLayout(
-                task,
-                segments_of(pieces, sizes, shown, all_but_what_is_given),
-                streams,
-                special=t.special,
-            )
-            for task, pieces, shown in (
-                (TEXT_TO_IMAGE, t.text_to_image, image),
-                (IMAGE_TO_TEXT, t.image_to_text, captioned),
-                (TEXT_ONLY, t.text_only, image),
-            )
-        }
-        if sizes.interleaved_slots:
-            layouts[INTERLEAVED] = InterleavedLayout(
-                INTERLEAVED,
-                streams,
-                sizes.interleaved_slots,
-                patches_per_image=sizes.image_patches,
-                patch_size=sizes.patch_size,
-                bidirectional=(IMAGE,),
-                captioned_time=self.time_cap,
-                documents_per_row=sizes.interleaved_documents,
-                special=t.special,
-            )
-        return layouts
+    def check(self, layout: RowLayout) -> None:
+        """Refuses images that are written and not noised, and codes that are hidden.
+
+        An image that is given may be shown clean (`Piece.largest_time` 0).
+        """
+        segments = layout.segments if isinstance(layout, TaskLayout) else ()
+        for segment in segments:
+            written = segment.continuous and segment.written
+            if (
+                segment.is_masked
+                or segment.hidden_share
+                or (written and not (segment.span and segment.largest_time))
+            ):
+                raise ValueError(
+                    f"the piece {segment.name!r} of task {layout.task!r} is "
+                    f"{segment.modality} with span {segment.span!r}, largest_time "
+                    f"{segment.largest_time} and hidden_share {segment.hidden_share}, "
+                    "but diffusion noises whole images that see themselves; give "
+                    "written images a span and a largest_time, and hide nothing."
+                )
 
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array
     ) -> tuple[UnifiedBatch, Noise]:
         """Noises every image at a random time of its own."""
         seen, noise = dict(batch), {}
-        for index, task in enumerate((TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED)):
-            if task in batch:
-                task_key = jax.random.fold_in(key, index)
-                seen[task], noise[task] = noise_patches(batch[task], task_key)
+        for task, group in batch.items():
+            if group.layout.num_patches:
+                seen[task], noise[task] = noise_patches(group, task_key(key, task))
         return seen, noise
 
     def task_loss(
@@ -172,15 +123,17 @@ def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Ar
 def noise_loss(
     group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array
 ) -> jax.Array:
-    """Mean squared error of the predicted noise over all values of all images.
+    """Mean squared error of the predicted noise over all values of noised images.
 
-    Places for images that a row does not have count for nothing.
+    Images that are shown clean, and places for images that a row does not have, count
+    for nothing.
     """
     total = num_patches = jnp.zeros((), jnp.float32)
+    may_be_noised_BN1 = (group.largest_time_BN > 0.0)[..., None].astype(jnp.float32)
     for name, predicted_BTP in output.patches.items():
         patch_index_BT = group.streams[name].patch_index_BT
         error_BTP = predicted_BTP - read_patches(noise_BNP, patch_index_BT)
-        is_patch_BT1 = (patch_index_BT >= 0)[..., None].astype(jnp.float32)
-        total += jnp.sum(jnp.square(error_BTP) * is_patch_BT1)
-        num_patches += jnp.sum(is_patch_BT1)
+        counts_BT1 = read_patches(may_be_noised_BN1, patch_index_BT)
+        total += jnp.sum(jnp.square(error_BTP) * counts_BT1)
+        num_patches += jnp.sum(counts_BT1)
     return total / (jnp.maximum(num_patches, 1.0) * noise_BNP.shape[-1])

@@ -1,124 +1,85 @@
 """Masked image tokens beside next-token text: Show-o (arXiv 2408.12528).
 
-Text-to-image rows hide a random share of the image codes and predict them in place,
-the image seeing itself in both directions; understanding rows show the whole image to
-every token and predict the caption token by token.
+Rows that write an image hide a random share of its codes and predict them in place, the
+image seeing itself in both directions; understanding rows show the whole image to every
+token and predict the caption token by token.
 """
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from unimod_jax.layout import (
-    IMAGE,
+    RowLayout,
     SegmentSpec,
-    SpecialTokens,
-    Stream,
     TaskLayout,
-    Templates,
     TokenGroup,
     UnifiedBatch,
-    masked_templates,
     with_segments,
 )
-from unimod_jax.layout.templates import Pieces
 from unimod_jax.models import GroupOutput
-from unimod_jax.objectives.objective import (
-    IMAGE_TO_TEXT,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    Metrics,
-    Noise,
-    SequenceSizes,
-    TaskWeights,
-)
-from unimod_jax.objectives.segments import (
-    only_what_is_written,
-    seen_both_ways,
-    segments_of,
-)
+from unimod_jax.objectives.objective import Metrics, Noise, task_key
 from unimod_jax.objectives.token_loss import token_loss
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedImage:
-    """Masked-token image generation and causal text.
-
-    Attributes:
-      task_weights: Show-o trains with 1, 1 and 0.1.
-      understanding_hidden_share: share of the image codes that understanding rows hide
-        too; 0 in Show-o, more keeps a small data set from being learned by heart.
-    """
-
-    task_weights: TaskWeights = TaskWeights()
-    understanding_hidden_share: float = 0.0
+    """Masked-token image generation and causal text."""
 
     @property
     def continuous_images(self) -> bool:
         """Images enter as codes."""
         return False
 
-    def layouts(
-        self,
-        sizes: SequenceSizes,
-        streams: tuple[Stream, ...],
-        templates: Templates | None = None,
-    ) -> dict[str, TaskLayout]:
-        """Rows of the three tasks, with Show-o's omni-attention as windows.
-
-        Raises:
-          ValueError: if the vocabulary has no mask token.
-        """
-        t = templates or masked_templates(SpecialTokens())
-        t.special.require("mask", "masked-image training")
-        hidden = SegmentSpec("image", IMAGE, sizes.image_tokens, predicted_by="itself")
-        shown = dataclasses.replace(hidden, predicted_by="nothing")
-        both_ways = ("begin_image", "image", "end_image")
-
-        def row(
-            task: str, pieces: Pieces, image: SegmentSpec, **visibility: Any
-        ) -> TaskLayout:
-            segments = segments_of(pieces, sizes, image, only_what_is_written)
-            segments = seen_both_ways(segments, both_ways)
-            return TaskLayout(task, segments, streams, special=t.special, **visibility)
-
-        return {
-            TEXT_TO_IMAGE: row(
-                TEXT_TO_IMAGE, t.text_to_image, hidden, reads_whole_row=True
-            ),
-            IMAGE_TO_TEXT: row(
-                IMAGE_TO_TEXT, t.image_to_text, shown, prefix_segment="end_image"
-            ),
-            TEXT_ONLY: row(TEXT_ONLY, t.text_only, shown),
-        }
+    def check(self, layout: RowLayout) -> None:
+        """Refuses packed documents, and codes that end their lines."""
+        if not isinstance(layout, TaskLayout):
+            raise ValueError(
+                f"task {layout.task!r} has rows of documents, but masked-image "
+                "training has none; choose NextToken or ImageDiffusion, or drop it."
+            )
+        for segment in layout.segments:
+            if segment.line_length:
+                raise ValueError(
+                    f"data.image_line is {segment.line_length}, but only next-token "
+                    "training reads images line by line; set it to 0."
+                )
 
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array
     ) -> tuple[UnifiedBatch, Noise]:
-        """Hides image codes of the text-to-image rows, and perhaps a few of others."""
-        generation_key, understanding_key = jax.random.split(key)
-        seen = dict(batch)
-        if TEXT_TO_IMAGE in batch:
-            group = batch[TEXT_TO_IMAGE]
-            shape = (group.num_rows, with_segments(group.layout).slot_range("image")[2])
-            hidden_BN = choose_hidden(shape, generation_key)
-            seen[TEXT_TO_IMAGE] = hide_image_codes(group, hidden_BN)
-        share = self.understanding_hidden_share
-        if share and IMAGE_TO_TEXT in batch:
-            group = batch[IMAGE_TO_TEXT]
-            shape = (group.num_rows, with_segments(group.layout).slot_range("image")[2])
-            hidden_BN = jax.random.bernoulli(understanding_key, share, shape)
-            seen[IMAGE_TO_TEXT] = hide_image_codes(group, hidden_BN)
-        return seen, {}
+        """Hides codes of images that are written, and perhaps a few of others."""
+        return {
+            task: _corrupted(group, task_key(key, task))
+            for task, group in batch.items()
+        }, {}
 
     def task_loss(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
     ) -> tuple[jax.Array, Metrics]:
-        """Mean cross-entropy over hidden codes, or over caption tokens."""
+        """Mean cross-entropy over hidden codes, and over texts that are written."""
         del noise
         return token_loss(group, output, {})
+
+
+def _corrupted(group: TokenGroup, key: jax.Array) -> TokenGroup:
+    """The group with codes of its images hidden, each image by a key of its own."""
+    for index, segment in enumerate(with_segments(group.layout).segments):
+        hidden_BN = _hidden(segment, group.num_rows, jax.random.fold_in(key, index))
+        if hidden_BN is not None:
+            group = hide_image_codes(group, segment.name, hidden_BN)
+    return group
+
+
+def _hidden(segment: SegmentSpec, num_rows: int, key: jax.Array) -> jax.Array | None:
+    """Which codes of a segment to hide, boolean [B, N]; None for none at all."""
+    shape = (num_rows, segment.num_slots)
+    if segment.is_masked:
+        return choose_hidden(shape, key)
+    if segment.hidden_share:
+        return jax.random.bernoulli(key, segment.hidden_share, shape)
+    return None
 
 
 def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:
@@ -135,14 +96,17 @@ def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:
     return rank_BN.astype(jnp.float32) < jnp.maximum(num_hidden_B1, 1.0)
 
 
-def hide_image_codes(group: TokenGroup, hidden_BN: jax.Array) -> TokenGroup:
+def hide_image_codes(
+    group: TokenGroup, segment: str, hidden_BN: jax.Array
+) -> TokenGroup:
     """Replaces image codes by the mask token; only hidden codes stay targets.
 
     Args:
-      group: one image per row.
+      group: rows of fixed pieces.
+      segment: name of an image.
       hidden_BN: boolean, the codes to hide.
     """
-    stream_name, start, num_codes = with_segments(group.layout).slot_range("image")
+    stream_name, start, num_codes = with_segments(group.layout).slot_range(segment)
     stream = group.streams[stream_name]
     image = slice(start, start + num_codes)
     token_id_BN = jnp.where(

@@ -1,37 +1,16 @@
 """Next-token prediction over text and image codes: Chameleon (2405.09818) and Emu3.
 
-Everything is causal. Text-to-image rows put the prompt before the image,
-image-to-text rows after it; a dropped prompt trains classifier-free guidance.
+Every token but what is always given is predicted by the one before it; a dropped prompt
+trains classifier-free guidance.
 """
 
 import dataclasses
 
 import jax
 
-from unimod_jax.layout import (
-    IMAGE,
-    InterleavedLayout,
-    SegmentSpec,
-    SpecialTokens,
-    Stream,
-    TaskLayout,
-    Templates,
-    TokenGroup,
-    UnifiedBatch,
-    causal_templates,
-)
+from unimod_jax.layout import IMAGE, RowLayout, TaskLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
-from unimod_jax.objectives.objective import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    Metrics,
-    Noise,
-    SequenceSizes,
-    TaskWeights,
-)
-from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
+from unimod_jax.objectives.objective import Metrics, Noise
 from unimod_jax.objectives.token_loss import token_loss
 
 
@@ -40,13 +19,11 @@ class NextToken:
     """Causal language modelling of everything.
 
     Attributes:
-      task_weights: weight of each task's loss.
       image_weight: weight of an image token's loss beside a text token's 1; Emu3
         pre-trains with 0.5.
       z_loss: weight of the z-loss; Chameleon trains with 1e-5.
     """
 
-    task_weights: TaskWeights = TaskWeights()
     image_weight: float = 0.5
     z_loss: float = 0.0
 
@@ -55,40 +32,17 @@ class NextToken:
         """Images enter as codes."""
         return False
 
-    def layouts(
-        self,
-        sizes: SequenceSizes,
-        streams: tuple[Stream, ...],
-        templates: Templates | None = None,
-    ) -> dict[str, TaskLayout | InterleavedLayout]:
-        """Rows of the three tasks and interleaved ones, all causal."""
-        t = templates or causal_templates(SpecialTokens())
-        image = SegmentSpec(
-            "image", IMAGE, sizes.image_slots, line_length=sizes.image_line
-        )
-        layouts: dict[str, TaskLayout | InterleavedLayout] = {
-            task: TaskLayout(
-                task,
-                segments_of(pieces, sizes, image, all_but_what_is_given),
-                streams,
-                special=t.special,
-            )
-            for task, pieces in (
-                (TEXT_TO_IMAGE, t.text_to_image),
-                (IMAGE_TO_TEXT, t.image_to_text),
-                (TEXT_ONLY, t.text_only),
-            )
-        }
-        if sizes.interleaved_slots:
-            layouts[INTERLEAVED] = InterleavedLayout(
-                INTERLEAVED,
-                streams,
-                sizes.interleaved_slots,
-                line_length=sizes.image_line,
-                documents_per_row=sizes.interleaved_documents,
-                special=t.special,
-            )
-        return layouts
+    def check(self, layout: RowLayout) -> None:
+        """Refuses pieces that are predicted in place, and codes that are hidden."""
+        segments = layout.segments if isinstance(layout, TaskLayout) else ()
+        for segment in segments:
+            if segment.is_masked or segment.hidden_share:
+                raise ValueError(
+                    f"the piece {segment.name!r} of task {layout.task!r} is predicted "
+                    f"by {segment.predicted_by!r} with hidden_share "
+                    f"{segment.hidden_share}, but next-token training hides nothing; "
+                    "let its predecessor predict it, or choose MaskedImage."
+                )
 
     def corrupt(
         self, batch: UnifiedBatch, key: jax.Array

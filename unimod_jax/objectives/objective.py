@@ -1,28 +1,14 @@
-"""What every objective offers, and the names of the tasks it trains together."""
+"""What every objective offers: which rows it trains, what it corrupts, its loss."""
 
-import dataclasses
+import zlib
 from collections.abc import Mapping
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from unimod_jax.layout import (
-    RowLayout,
-    Slots,
-    Stream,
-    Templates,
-    TokenGroup,
-    UnifiedBatch,
-)
+from unimod_jax.layout import RowLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
-
-TEXT_TO_IMAGE = "text_to_image"
-IMAGE_TO_TEXT = "image_to_text"
-TEXT_ONLY = "text_only"
-INTERLEAVED = "interleaved"
-"""Packed documents of text, images and speech in any order; only where asked for."""
-TASKS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, TEXT_ONLY)
 
 type Metrics = dict[str, jax.Array]
 """Name -> float32 scalar, such as "text_to_image/image_loss"."""
@@ -31,76 +17,16 @@ type Noise = dict[str, jax.Array]
 """Task -> the noise added to its patches, float32 [B, N, P]; empty without any."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SequenceSizes:
-    """The slot counts layouts are made of.
-
-    Attributes:
-      caption_tokens: slots of a prompt; a caption has one more for its end token.
-      image_tokens: discrete codes of an image.
-      image_patches: continuous patches of an image.
-      image_line: codes per line of an image, if a token ends each; 0 for no lines.
-      patch_size: P, values of a continuous patch.
-      interleaved_slots: (modality, slots) of rows of packed documents; empty without
-        such rows.
-      interleaved_documents: about how many documents such a row packs.
-      question_tokens: slots of a question about an image, with the wording around it;
-        0 without questions.
-    """
-
-    caption_tokens: int
-    image_tokens: int
-    image_patches: int
-    image_line: int = 0
-    patch_size: int = 0
-    interleaved_slots: Slots = ()
-    interleaved_documents: int = 1
-    question_tokens: int = 0
-
-    @property
-    def image_slots(self) -> int:
-        """Slots of a discrete image: its codes, and the end of each line."""
-        lines = self.image_tokens // self.image_line if self.image_line else 0
-        return self.image_tokens + lines
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskWeights:
-    """Weight of each task's loss in the sum that is trained on."""
-
-    text_to_image: float = 1.0
-    image_to_text: float = 1.0
-    text_only: float = 0.1
-    interleaved: float = 1.0
-
-    def total(self, losses: Mapping[str, jax.Array]) -> jax.Array:
-        """The weighted sum of task losses."""
-        total = jnp.zeros((), jnp.float32)
-        for task, loss in losses.items():
-            total += getattr(self, task) * loss
-        return total
-
-
 class Objective(Protocol):
     """A training objective: frozen, hashable, pure."""
-
-    @property
-    def task_weights(self) -> TaskWeights:
-        """Weight of each task's loss."""
-        ...
 
     @property
     def continuous_images(self) -> bool:
         """Whether images enter as real-valued patches instead of codes."""
         ...
 
-    def layouts(
-        self,
-        sizes: SequenceSizes,
-        streams: tuple[Stream, ...],
-        templates: Templates | None = None,
-    ) -> Mapping[str, RowLayout]:
-        """Task -> layout of its rows; None for the objective's own templates."""
+    def check(self, layout: RowLayout) -> None:
+        """Refuses rows that it cannot train, with a ValueError that says why."""
         ...
 
     def corrupt(
@@ -116,11 +42,17 @@ class Objective(Protocol):
         ...
 
 
+def task_key(key: jax.Array, task: str) -> jax.Array:
+    """A random key of a task's own, whatever other tasks there are."""
+    return jax.random.fold_in(key, zlib.crc32(task.encode()))
+
+
 def total_loss(
     objective: Objective,
     seen: UnifiedBatch,
     noise: Noise,
     outputs: Mapping[str, GroupOutput],
+    task_weights: Mapping[str, float],
 ) -> tuple[jax.Array, Metrics]:
     """The weighted sum of all tasks' losses, and every part of it.
 
@@ -129,13 +61,15 @@ def total_loss(
       seen: the corrupted batch.
       noise: what `corrupt` added.
       outputs: task -> the model's output on `seen`.
+      task_weights: task -> weight of its loss (`Task.loss_weight`).
 
     Returns:
       (float32 scalar, metrics named "<task>/<part>").
     """
-    losses, metrics = {}, {}
+    total, metrics = jnp.zeros((), jnp.float32), {}
     for task, group in seen.items():
-        losses[task], parts = objective.task_loss(group, outputs[task], noise.get(task))
-        metrics[f"{task}/loss"] = losses[task]
+        loss, parts = objective.task_loss(group, outputs[task], noise.get(task))
+        metrics[f"{task}/loss"] = loss
         metrics |= {f"{task}/{name}": value for name, value in parts.items()}
-    return objective.task_weights.total(losses), metrics
+        total += task_weights[task] * loss
+    return total, metrics

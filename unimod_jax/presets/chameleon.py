@@ -9,16 +9,20 @@ prints no optimiser for this setting, so Chameleon's is borrowed.
 
 import dataclasses
 
-from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.layout import (
+    IMAGE,
+    SPEECH,
+    TEXT,
+    PartSizes,
+    Slots,
+    Task,
+    interleaved_task,
+    next_token_tasks,
+    shared,
+)
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.mot import swiglu_width
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_TO_IMAGE,
-    NextToken,
-    SequenceSizes,
-)
+from unimod_jax.objectives import NextToken
 from unimod_jax.presets.preset import Preset, sourced
 from unimod_jax.presets.recipe import Recipe
 
@@ -37,19 +41,20 @@ SPEECH_VOCABULARY_SIZE = _TABLE_MULTIPLE * -(
 _ROW_TOKENS = 4096
 _TOKENS_SEEN = 9_200_000_000_000  # 4.4T unique, 2.1 epochs (2405.09818, section 2)
 
-_SIZES = SequenceSizes(
-    caption_tokens=125,
-    image_tokens=1024,
-    image_patches=0,
-    interleaved_slots=((TEXT, 2048), (IMAGE, 2048)),
-    interleaved_documents=2,
-)
-_SPEECH_SIZES = dataclasses.replace(
-    _SIZES, interleaved_slots=((TEXT, 1472), (IMAGE, 2048), (SPEECH, 576))
-)
+_SIZES = PartSizes(125, image_codes=1024)
+
+
+def _tasks(slots: Slots) -> tuple[Task, ...]:
+    """It trains on interleaved rows alone; the others are what it is asked to do."""
+    asked = shared(next_token_tasks(), text_to_image=0, image_to_text=0, text_only=0)
+    return (*asked, interleaved_task(slots, documents_per_row=2))
+
+
+_TASKS = _tasks(((TEXT, 2048), (IMAGE, 2048)))
+_SPEECH_TASKS = _tasks(((TEXT, 1472), (IMAGE, 2048), (SPEECH, 576)))
 
 LAST_HALF = MixtureOfDepths(
-    "last_half", (TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED), keep_ratio=0.5
+    "last_half", ("text_to_image", "image_to_text", "interleaved"), keep_ratio=0.5
 )
 """UniMoD was never tried on these models: this project's own choice."""
 
@@ -181,13 +186,12 @@ def _chameleon(
             vocabulary_size=VOCABULARY_SIZE,
         ),
         objective=NextToken(image_weight=1.0, z_loss=1e-5),
+        tasks=_TASKS,
         sizes=_SIZES,
-        image_tokens=1024,
-        patch_size=0,
         recipe=recipe,
         batch_rows=batch_rows,
         unimod=LAST_HALF,
-        mean_tasks=(INTERLEAVED,),
+        mean_tasks=("interleaved",),
         typical_text_tokens=40,
         sources=sourced(_SOURCES, {}),
     )
@@ -204,7 +208,7 @@ def with_speech(preset: Preset) -> Preset:
             modalities=(TEXT, IMAGE, SPEECH),
             vocabulary_size=SPEECH_VOCABULARY_SIZE,
         ),
-        sizes=_SPEECH_SIZES,
+        tasks=_SPEECH_TASKS,
         sources=sourced(preset.source_of, _SPEECH_SOURCES),
     )
 

@@ -7,13 +7,9 @@ lines of 64 codes, each line closed by a token of its own. UniMoD (2502.06474, s
 
 import dataclasses
 
+from unimod_jax.layout import PartSizes, next_token_tasks, shared
 from unimod_jax.models import MixtureOfDepths, ModelConfig
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    NextToken,
-    SequenceSizes,
-)
+from unimod_jax.objectives import NextToken
 from unimod_jax.presets.preset import Preset, sourced
 from unimod_jax.presets.recipe import Recipe
 
@@ -34,7 +30,9 @@ _MODEL = ModelConfig(
     compute_dtype="bfloat16",
 )
 
-UNIMOD = MixtureOfDepths("last_half", (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.2)
+UNIMOD = MixtureOfDepths(
+    "last_half", ("text_to_image", "image_to_text"), keep_ratio=0.2
+)
 
 _BATCH_ROWS = 2 * 4 * 8
 _UNDERSTANDING_ROWS = 665_000
@@ -103,15 +101,13 @@ EMU3_512 = Preset(
     title="Emu3 at 512 px",
     model=_MODEL,
     objective=NextToken(image_weight=0.5),
-    sizes=SequenceSizes(
-        caption_tokens=128, image_tokens=4096, image_patches=0, image_line=64
-    ),
-    image_tokens=4096,
-    patch_size=0,
+    # UniMoD (2502.06474, section 5.1) trains on both tasks, alike.
+    tasks=shared(next_token_tasks(), text_to_image=1, image_to_text=1, text_only=0),
+    sizes=PartSizes(128, image_codes=4096, image_line=64),
     recipe=_RECIPE,
     batch_rows=_BATCH_ROWS,
     unimod=UNIMOD,
-    mean_tasks=(TEXT_TO_IMAGE, IMAGE_TO_TEXT),
+    mean_tasks=("text_to_image", "image_to_text"),
     typical_text_tokens=40,
     sources=sourced(_SOURCES, {}),
 )
@@ -120,8 +116,7 @@ EMU3_720 = dataclasses.replace(
     EMU3_512,
     name="emu3_720",
     title="Emu3 at 720 px",
-    sizes=dataclasses.replace(EMU3_512.sizes, image_tokens=8100, image_line=90),
-    image_tokens=8100,
+    sizes=dataclasses.replace(EMU3_512.sizes, image_codes=8100, image_line=90),
     sources=sourced(
         _SOURCES,
         {

@@ -3,14 +3,9 @@
 import dataclasses
 from collections.abc import Mapping
 
-from unimod_jax.layout import RowLayout
+from unimod_jax.layout import PartSizes, RowLayout, Task, rows_of_task
 from unimod_jax.models import MixtureOfDepths, ModelConfig, ModelSpec
-from unimod_jax.objectives import (
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-    SequenceSizes,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 from unimod_jax.presets.recipe import Recipe
 
 type Objective = NextToken | MaskedImage | ImageDiffusion
@@ -28,9 +23,8 @@ class Preset:
       title: one line for people.
       model: the architecture, with its vocabulary size.
       objective: what it is trained on.
-      sizes: slots of its rows.
-      image_tokens: image tokens of one image.
-      patch_size: values of a continuous patch; 0 for images of codes.
+      tasks: its rows, and their shares of a step.
+      sizes: slots of what records fill.
       recipe: how it is trained.
       batch_rows: rows per step over all tasks and devices.
       unimod: its UniMoD setting, as published or as chosen here.
@@ -45,9 +39,8 @@ class Preset:
     title: str
     model: ModelConfig
     objective: Objective
-    sizes: SequenceSizes
-    image_tokens: int
-    patch_size: int
+    tasks: tuple[Task, ...]
+    sizes: PartSizes
     recipe: Recipe
     batch_rows: int
     unimod: MixtureOfDepths
@@ -62,7 +55,10 @@ class Preset:
 
     def layouts(self, spec: ModelSpec) -> dict[str, RowLayout]:
         """Task -> layout of its rows, stored as the model stores them."""
-        return dict(self.objective.layouts(self.sizes, spec.streams))
+        return {
+            task.name: rows_of_task(task, self.sizes, spec.streams)
+            for task in self.tasks
+        }
 
 
 def sourced(

@@ -8,13 +8,9 @@ last twelve layers: generation keeps 0.8, understanding from 1 down to 0.2.
 
 import dataclasses
 
+from unimod_jax.layout import PartSizes, Task, masked_image_tasks, shared
 from unimod_jax.models import MixtureOfDepths, ModelConfig, TaskDepth
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    MaskedImage,
-    SequenceSizes,
-)
+from unimod_jax.objectives import MaskedImage
 from unimod_jax.presets.preset import Preset, sourced
 from unimod_jax.presets.recipe import Recipe
 
@@ -38,11 +34,11 @@ _MODEL = ModelConfig(
 
 UNIMOD = MixtureOfDepths(
     "last_half",
-    (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
+    ("text_to_image", "image_to_text"),
     keep_ratio=0.8,
     task_depths=(
         TaskDepth(
-            IMAGE_TO_TEXT,
+            "image_to_text",
             "last_half",
             keep_ratio=1.0,
             final_keep_ratio=0.2,
@@ -118,20 +114,28 @@ _SOURCES = {
     ),
 }
 
+
+def _rows(text_to_image: int, image_to_text: int, text_only: int) -> tuple[Task, ...]:
+    """Its tasks with a GPU's rows of each."""
+    return shared(
+        masked_image_tasks(),
+        text_to_image=text_to_image,
+        image_to_text=image_to_text,
+        text_only=text_only,
+    )
+
+
 SHOW_O_512 = Preset(
     name="show_o_512",
     title="Show-o at 512 px",
     model=_MODEL,
     objective=MaskedImage(),
-    sizes=SequenceSizes(
-        caption_tokens=_SHORT_PROMPT, image_tokens=1024, image_patches=0
-    ),
-    image_tokens=1024,
-    patch_size=0,
+    tasks=_rows(5, 5, 2),
+    sizes=PartSizes(_SHORT_PROMPT, image_codes=1024),
     recipe=_RECIPE,
     batch_rows=(5 + 2 + 5) * _TEMPLATE_GPUS,
     unimod=UNIMOD,
-    mean_tasks=(TEXT_TO_IMAGE, IMAGE_TO_TEXT),
+    mean_tasks=("text_to_image", "image_to_text"),
     typical_text_tokens=40,
     sources=sourced(_SOURCES, {}),
 )
@@ -140,8 +144,8 @@ SHOW_O_256 = dataclasses.replace(
     SHOW_O_512,
     name="show_o_256",
     title="Show-o at 256 px",
-    sizes=dataclasses.replace(SHOW_O_512.sizes, image_tokens=256),
-    image_tokens=256,
+    tasks=_rows(4, 6, 2),
+    sizes=dataclasses.replace(SHOW_O_512.sizes, image_codes=256),
     recipe=dataclasses.replace(_RECIPE, steps=14_000),
     batch_rows=(4 + 2 + 6) * _TEMPLATE_GPUS,
     sources=sourced(
@@ -164,7 +168,7 @@ SHOW_O_512_LONG = dataclasses.replace(
     SHOW_O_512,
     name="show_o_512_long",
     title="Show-o at 512 px with the long text budget of instruction tuning",
-    sizes=dataclasses.replace(SHOW_O_512.sizes, caption_tokens=_LONG_PROMPT),
+    sizes=dataclasses.replace(SHOW_O_512.sizes, text_tokens=_LONG_PROMPT),
     sources=sourced(
         _SOURCES,
         {

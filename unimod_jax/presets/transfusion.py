@@ -7,8 +7,15 @@ none of queries and keys. MoT (2411.04996, section 3.4.1) prints the whole recip
 
 import dataclasses
 
-from unimod_jax.layout import IMAGE, TEXT
-from unimod_jax.objectives import INTERLEAVED, ImageDiffusion, SequenceSizes
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    PartSizes,
+    diffusion_tasks,
+    interleaved_task,
+    shared,
+)
+from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.presets.chameleon import (
     LAST_HALF,
     ROUTING_SOURCE,
@@ -21,14 +28,27 @@ from unimod_jax.presets.recipe import Recipe
 _PATCH_SIZE = 2 * 2 * 8
 _IMAGE_PATCHES = 256
 
-_SIZES = SequenceSizes(
-    caption_tokens=125,
-    image_tokens=0,
-    image_patches=_IMAGE_PATCHES,
-    patch_size=_PATCH_SIZE,
-    interleaved_slots=((TEXT, 2048), (IMAGE, 2048)),
-    interleaved_documents=8,
+_TIME_CAP = 0.5
+
+_SIZES = PartSizes(
+    125, image_patches=_IMAGE_PATCHES, continuous=True, patch_size=_PATCH_SIZE
 )
+
+_TASKS = (
+    *shared(
+        diffusion_tasks(time_cap=_TIME_CAP),
+        text_to_image=0,
+        image_to_text=0,
+        text_only=0,
+    ),
+    interleaved_task(
+        ((TEXT, 2048), (IMAGE, 2048)),
+        bidirectional=(IMAGE,),
+        captioned_time=_TIME_CAP,
+        documents_per_row=8,
+    ),
+)
+"""It is trained on interleaved rows alone; the others are what it is asked to do."""
 
 _RECIPE = Recipe(
     steps=250_000,
@@ -95,13 +115,12 @@ def _transfusion(label: str, width: int, layers: int, heads: int) -> Preset:
             llama(width, layers, heads), qk_norm="none", vocabulary_size=32_000
         ),
         objective=ImageDiffusion(largest_value=0.0),
+        tasks=_TASKS,
         sizes=_SIZES,
-        image_tokens=_IMAGE_PATCHES,
-        patch_size=_PATCH_SIZE,
         recipe=_RECIPE,
         batch_rows=512,
         unimod=LAST_HALF,
-        mean_tasks=(INTERLEAVED,),
+        mean_tasks=("interleaved",),
         typical_text_tokens=40,
         sources=tuple(_SOURCES.items()),
     )

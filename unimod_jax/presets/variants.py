@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelSpec
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import IMAGE_TO_TEXT
 from unimod_jax.presets.preset import Preset
 
 type Variant = Callable[[Preset], tuple[MixtureOfTransformers, MixtureOfDepths]]
@@ -232,8 +231,8 @@ def model_spec(preset: Preset, variant: str) -> ModelSpec:
         towers,
         routing,
         preset.model.vocabulary_size,
-        preset.image_tokens,
-        preset.patch_size,
+        preset.sizes.image_slots,
+        preset.sizes.patch_size if preset.sizes.continuous else 0,
     )
 
 
@@ -285,7 +284,7 @@ def _in_levels(routing: MixtureOfDepths, levels: int) -> MixtureOfDepths:
 def _as_understanding(preset: Preset, layers: str) -> MixtureOfDepths:
     """One router, and every task keeps what understanding keeps."""
     setting = next(
-        (d for d in preset.unimod.task_depths if d.task == IMAGE_TO_TEXT),
+        (d for d in preset.unimod.task_depths if d.task == "image_to_text"),
         preset.unimod,
     )
     return dataclasses.replace(

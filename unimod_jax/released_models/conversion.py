@@ -20,7 +20,8 @@ from unimod_jax.convert import (
 )
 from unimod_jax.convert.image_tokenizer_files import WITHIN
 from unimod_jax.convert.write_files import tensors_of
-from unimod_jax.data import DataConfig
+from unimod_jax.data import OWN_RECORDS, DataConfig
+from unimod_jax.layout import Task, shared
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.parallel import make_mesh
@@ -31,17 +32,11 @@ from unimod_jax.training import (
     Assembly,
     Experiment,
     RunDirectory,
-    TaskShares,
     TrainingConfig,
 )
 from unimod_jax.training.converted_weights import save_weights
 from unimod_jax.training.run_directory import experiment_to_json, write_atomically
 from unimod_jax.training.starting_point import check_pictures
-
-OWN_RECORDS = "own_records"
-"""Name of the data set a converted model asks for; `--data.name` changes it."""
-
-_QUESTION_TOKENS = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +135,8 @@ def starting_experiment(
         mod=warm_start.mixture_of_depths(family),
         data=DataConfig(
             name=OWN_RECORDS,
-            label_feature="",
+            parts=("image", "text"),
+            attributes=(),
             image_size=side * downsampling,
             image_channels=3,
             image_levels=image_tokenizer.tokenizer.num_codes,
@@ -148,24 +144,21 @@ def starting_experiment(
             code_size=downsampling,
             resize=True,
             caption_tokens=chosen.sizes.caption_tokens,
-            question=family.question,
-            question_tokens=_QUESTION_TOKENS,
             batch_size=chosen.batch_rows,
         ),
-        task_shares=_task_shares(source),
+        tasks=_tasks(source, side),
         training=TrainingConfig(**dataclasses.asdict(chosen.recipe)),
         sampling=family.sampling,
-        notation=family.notation(source.text_tokenizer, side),
+        vocabulary=source.text_tokenizer.vocabulary,
     )
 
 
-def _task_shares(source: Source) -> TaskShares:
-    """Rows of a training step: of tasks that the released model knows."""
-    shares = source.family.task_shares
-    if source.layout.reads_codes:
-        return shares
-    drawing = shares.text_to_image + shares.image_to_text
-    return dataclasses.replace(shares, text_to_image=drawing, image_to_text=0)
+def _tasks(source: Source, side: int) -> tuple[Task, ...]:
+    """The rows of a training step: of tasks that the released model knows."""
+    family, shares = source.family, dict(source.family.shares)
+    if not source.layout.reads_codes:
+        shares["text_to_image"] += shares.pop("image_to_text")
+    return shared(family.tasks(source.text_tokenizer, side), **shares)
 
 
 def copy_tensors(files: TensorFiles, names: Sequence[str], directory: Path) -> None:

@@ -1,8 +1,7 @@
 """The families of released models: what belongs together, and how each generates."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from unimod_jax.convert import phi
 from unimod_jax.convert import show_o as show_o_weights
@@ -11,13 +10,12 @@ from unimod_jax.convert.image_tokenizer_files import (
     MAGVIT_V2,
     MOVQGAN,
 )
-from unimod_jax.data import Notation, TextTokenizer
+from unimod_jax.data import TextTokenizer
 from unimod_jax.data.released import chameleon, emu3, show_o
 from unimod_jax.generation import SamplingConfig
-from unimod_jax.layout import Templates
+from unimod_jax.layout import TaskFamily
 from unimod_jax.models import ModelConfig
 from unimod_jax.presets import preset
-from unimod_jax.training import TaskShares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +47,10 @@ class Family:
       image_tokenizer: kind of its image tokenizer.
       image_size: pixels along a side of the images it was trained on.
       has_lines: whether a token ends each line of codes.
-      task_shares: rows of a training step.
-      question: what an image is asked where nothing else is given.
+      shares: task -> share of the rows of a training step.
       sampling: how it draws and describes, as published.
       read_tokenizer: opens its text tokenizer: (path, rows, image_codes).
-      templates: its rows: (tokenizer, codes along a side).
+      tasks: its rows: (tokenizer, codes along a side).
       larger: what begins from the weights; None where they are the whole model.
     """
 
@@ -63,25 +60,15 @@ class Family:
     image_tokenizer: str
     image_size: int
     has_lines: bool
-    task_shares: TaskShares
-    question: str
+    shares: Mapping[str, int]
     sampling: SamplingConfig
     read_tokenizer: Callable[..., TextTokenizer]
-    templates: Callable[[TextTokenizer, int], Templates]
+    tasks: Callable[[TextTokenizer, int], TaskFamily]
     larger: LargerModel | None = None
 
     def published_model(self) -> ModelConfig:
         """The architecture of the weights, where the files do not tell it."""
         return self.larger.begins_from if self.larger else preset(self.preset).model
-
-    def notation(self, tokenizer: TextTokenizer, side: int) -> Notation:
-        """Vocabulary and templates, for images of side x side codes."""
-        return Notation(tokenizer.vocabulary, self.templates(tokenizer, side))
-
-
-def _of_markers(templates: Callable[[Any], Templates]) -> Callable[..., Templates]:
-    """Templates that follow from the markers alone."""
-    return lambda tokenizer, side: templates(tokenizer.vocabulary.special)
 
 
 SHOW_O = Family(
@@ -91,13 +78,12 @@ SHOW_O = Family(
     image_tokenizer=MAGVIT_V2,
     image_size=512,
     has_lines=False,
-    task_shares=TaskShares(text_to_image=5, image_to_text=5, text_only=2),
-    question="Please describe this image in detail.",
+    shares={"text_to_image": 5, "image_to_text": 5, "text_only": 2},
     # README of showlab/Show-o, 512 px: its guidance of 5 is ours of 6. Answers are
     # greedy: its inference_mmu.py has top_k 1.
     sampling=SamplingConfig(guidance=6.0, num_steps=50, compounding=True),
     read_tokenizer=show_o.read,
-    templates=_of_markers(show_o.templates),
+    tasks=lambda tokenizer, side: show_o.tasks(tokenizer),
 )
 
 # Show-o's first stages: 256 pixels (configs/showo_pretraining_stage1.yaml).
@@ -122,8 +108,7 @@ EMU3 = Family(
     image_tokenizer=MOVQGAN,
     image_size=512,
     has_lines=True,
-    task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
-    question="Please describe the image",
+    shares={"text_to_image": 1, "image_to_text": 1},
     # image_generation.py of baaivision/Emu3. Answers are greedy: the configuration in
     # its multimodal_understanding.py does not sample.
     sampling=SamplingConfig(
@@ -136,7 +121,7 @@ EMU3 = Family(
         ),
     ),
     read_tokenizer=emu3.read,
-    templates=lambda tokenizer, side: emu3.templates(tokenizer, side, side),
+    tasks=lambda tokenizer, side: emu3.tasks(tokenizer, side, side),
 )
 
 CHAMELEON = Family(
@@ -146,8 +131,7 @@ CHAMELEON = Family(
     image_tokenizer=CHAMELEON_VQGAN,
     image_size=512,
     has_lines=False,
-    task_shares=TaskShares(text_to_image=1, image_to_text=1, text_only=0),
-    question="Describe this image.",
+    shares={"text_to_image": 1, "image_to_text": 1},
     # Options of facebookresearch/chameleon. It guides three ways, but without images in
     # the prompt "images only" and "nothing" are one row: its scale for text remains.
     # Answers end at <racm3:break> too, which begins an image: not a word, never drawn.
@@ -160,7 +144,7 @@ CHAMELEON = Family(
         repetition_penalty=1.2,
     ),
     read_tokenizer=chameleon.read,
-    templates=_of_markers(chameleon.templates),
+    tasks=lambda tokenizer, side: chameleon.tasks(tokenizer),
 )
 
 FAMILIES = {family.name: family for family in (SHOW_O, PHI, EMU3, CHAMELEON)}

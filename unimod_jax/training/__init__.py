@@ -11,7 +11,6 @@ from unimod_jax.training.endings import PeerLost, Preempted
 from unimod_jax.training.experiment import (
     Assembly,
     Experiment,
-    TaskShares,
     TrainingConfig,
 )
 from unimod_jax.training.loop import Trainer, make_trainer, train
@@ -40,7 +39,6 @@ __all__ = [
     "RunDirectory",
     "RunError",
     "StartingPoint",
-    "TaskShares",
     "TrainState",
     "Trainer",
     "TrainingConfig",

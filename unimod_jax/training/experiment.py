@@ -9,10 +9,16 @@ import dataclasses
 import functools
 from typing import Literal
 
-from unimod_jax.data import DataConfig, Notation, Vocabulary, worst_case_slots
+from unimod_jax.data import DataConfig, Vocabulary
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.generation.generate import ImageCodes
-from unimod_jax.layout import IMAGE, SPEECH, TEXT, RowLayout
+from unimod_jax.layout import (
+    PartSizes,
+    RowLayout,
+    Task,
+    rows_of_task,
+    rows_per_step,
+)
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -20,40 +26,10 @@ from unimod_jax.models import (
     ModelSpec,
 )
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import (
-    INTERLEAVED,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-    SequenceSizes,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules
 from unimod_jax.presets import Recipe
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskShares:
-    """How the rows of a step are divided among the tasks; 0 leaves a task out."""
-
-    text_to_image: int = 1
-    image_to_text: int = 1
-    text_only: int = 1
-    interleaved: int = 0
-
-    def rows(self, batch_size: int) -> dict[str, int]:
-        """Task -> rows per step.
-
-        Raises:
-          ValueError: if the batch does not divide by the shares.
-        """
-        shares = {name: n for name, n in dataclasses.asdict(self).items() if n}
-        whole = sum(shares.values())
-        if not whole or min(shares.values()) < 0 or batch_size % whole:
-            raise ValueError(
-                f"batch_size {batch_size} cannot be divided among the task shares "
-                f"{shares}; make it a multiple of {max(whole, 1)}."
-            )
-        return {name: batch_size * n // whole for name, n in shares.items()}
+from unimod_jax.training.known_names import check_ids, check_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,35 +97,30 @@ class Experiment:
       mot: which components are untied by modality.
       mod: which layers route which tasks.
       data: which records, and how they become tokens.
-      task_shares: how a step's rows are divided among the tasks.
+      tasks: what rows are, and how a step is divided among them.
       training: optimiser and schedule.
       sampling: how images are drawn and captions written after training.
       mesh: how many devices share the work, and along which axes.
       sharding: which axes of arrays are cut over which axes of the mesh.
-      notation: vocabulary and templates of a released model; None for our own, which
-        follow from `data` and `objective`.
+      vocabulary: of a released model; None for our own, which follows from `data`.
     """
 
     objective: NextToken | MaskedImage | ImageDiffusion
+    tasks: tuple[Task, ...]
     model: ModelConfig = ModelConfig()
     mot: MixtureOfTransformers = MixtureOfTransformers()
     mod: MixtureOfDepths = MixtureOfDepths()
     data: DataConfig = DataConfig()
-    task_shares: TaskShares = TaskShares()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     mesh: MeshConfig = MeshConfig()
     sharding: ShardingRules = ShardingRules()
-    notation: Notation | None = None
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
-        """Checks that the model has the modalities of its data, and tasks to train."""
-        wanted = {TEXT, IMAGE} | ({SPEECH} if self.data.speech_feature else set())
-        if not wanted <= set(self.model.modalities):
-            raise ValueError(
-                f"model.modalities is {self.model.modalities}, but the data has "
-                f"{sorted(wanted)}; name all of these."
-            )
+        """Checks that tasks, model and data go together; ValueError says why not."""
+        rows_per_step(self.tasks, self.data.batch_size)
+        check_names(self)
         if self.data.image_line and not isinstance(self.objective, NextToken):
             raise ValueError(
                 f"data.image_line is {self.data.image_line}, but only next-token "
@@ -165,11 +136,10 @@ class Experiment:
                 "ImageDiffusion trains on latents, and without bounds; choose it with "
                 "objective.largest_value 0, or set data.latent_channels to 0."
             )
-        if self.task_shares.interleaved and isinstance(self.objective, MaskedImage):
-            raise ValueError(
-                "task_shares.interleaved is set, but masked-image training has no "
-                "interleaved rows; choose NextToken or ImageDiffusion, or set it to 0."
-            )
+
+    def task(self, name: str) -> Task:
+        """The task of a name; KeyError for one that there is not."""
+        return next(task for task in self.tasks if task.name == name)
 
     def dense_twin(self) -> "Experiment":
         """The same experiment with one tower and no routing."""
@@ -186,8 +156,7 @@ class Assembly:
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:
         """Which id means what."""
-        notation = self.experiment.notation
-        return notation.vocabulary if notation else Vocabulary.of(self.experiment.data)
+        return self.experiment.vocabulary or Vocabulary.of(self.experiment.data)
 
     @property
     def vocabulary_size(self) -> int:
@@ -209,52 +178,57 @@ class Assembly:
         """The model's spec."""
         e = self.experiment
         continuous = e.objective.continuous_images
-        image_slots = self.sizes.image_slots
         return ModelSpec(
             e.model,
             e.mot,
             e.mod,
             self.vocabulary_size,
-            image_tokens=e.data.num_patches if continuous else image_slots,
+            image_tokens=self.sizes.image_slots,
             patch_size=e.data.patch_width if continuous else 0,
         )
 
     @functools.cached_property
-    def sizes(self) -> SequenceSizes:
-        """Slot counts."""
+    def sizes(self) -> PartSizes:
+        """Slots of what records fill."""
         data = self.experiment.data
-        sizes = SequenceSizes(
+        return PartSizes(
             data.caption_tokens,
             data.num_image_codes,
             data.num_patches,
+            continuous=self.experiment.objective.continuous_images,
             image_line=data.image_line,
             patch_size=data.patch_width,
-            question_tokens=data.question_tokens,
-        )
-        if INTERLEAVED not in self.rows:
-            return sizes
-        continuous = self.experiment.objective.continuous_images
-        image_slots = data.num_patches if continuous else sizes.image_slots
-        return dataclasses.replace(
-            sizes,
-            interleaved_slots=worst_case_slots(data, image_slots),
-            interleaved_documents=data.documents_per_row,
+            speech_units=data.speech_tokens,
         )
 
     @functools.cached_property
     def layouts(self) -> dict[str, RowLayout]:
-        """Task -> layout, for the tasks that have rows."""
-        streams = self.spec.streams
-        notation = self.experiment.notation
-        templates = notation.templates if notation else None
-        every = self.experiment.objective.layouts(self.sizes, streams, templates)
-        return {task: every[task] for task in self.rows}
+        """Task -> layout, for the tasks that have rows.
+
+        Raises:
+          ValueError: for rows that the objective cannot train, or ids that the
+            vocabulary does not have.
+        """
+        e, special = self.experiment, self.vocabulary.special
+        layouts: dict[str, RowLayout] = {}
+        for task in e.tasks:
+            if task.share:
+                layout = rows_of_task(task, self.sizes, self.spec.streams, special)
+                e.objective.check(layout)
+                check_ids(task, self.vocabulary_size)
+                layouts[task.name] = layout
+        return layouts
+
+    @property
+    def task_weights(self) -> dict[str, float]:
+        """Task -> weight of its loss."""
+        return {task.name: task.loss_weight for task in self.experiment.tasks}
 
     @functools.cached_property
     def rows(self) -> dict[str, int]:
         """Task -> rows per step."""
         e = self.experiment
-        return e.task_shares.rows(e.data.batch_size)
+        return rows_per_step(e.tasks, e.data.batch_size)
 
     @property
     def tokens_per_step(self) -> int:

@@ -35,8 +35,9 @@ from unimod_jax.data import (
     SplitRecords,
     StoredCodes,
     codes_folder,
-    encode_records,
+    first_images,
     make_parts,
+    with_codes,
 )
 from unimod_jax.data.released import pixels
 from unimod_jax.training.endings import Preempted
@@ -165,7 +166,7 @@ def coded(
     """
     if not data.code_size:
         return records
-    return CodedRecords(records, encode_records(records, codec))
+    return with_codes(records, codec)
 
 
 def coded_split(
@@ -197,7 +198,8 @@ def coded_split(
     if not data.code_size:
         return records
     folder = codes_folder(records, run.image_tokenizer, data)
-    stored = StoredCodes(folder, len(records), data)
+    firsts = first_images(records)
+    stored = StoredCodes(folder, int(firsts[-1]), data)
     missing = processes.gather("image codes that are missing", stored.missing())[0]
     if missing:
         logger.info("image codes: %d parts are to be made in %s", len(missing), folder)
@@ -214,10 +216,10 @@ def coded_split(
 
     make_parts(
         missing,
-        lambda part: stored.make(part, records, codec),
+        lambda part: stored.make(part, records, firsts, codec),
         meet,
         process_index=processes.index,
         process_count=processes.count,
     )
     stored.check()
-    return CodedRecords(records, stored)
+    return CodedRecords(records, stored, firsts)

@@ -72,11 +72,11 @@ class Trainer:
 def open_tokenizer(
     run: RunDirectory, assembly: Assembly, records: Sequence[Record]
 ) -> TextTokenizer:
-    """The run's tokenizer: as saved, or trained on the captions and then saved."""
+    """The run's tokenizer: as saved, or trained on the texts and then saved."""
     if run.tokenizer.exists():
         return TextTokenizer.load(run.tokenizer, assembly.vocabulary)
-    captions = [caption for record in records for caption in record.captions]
-    tokenizer = TextTokenizer.train(captions, assembly.vocabulary)
+    texts = [text for record in records for text in record.texts]
+    tokenizer = TextTokenizer.train(texts, assembly.vocabulary)
     tokenizer.save(run.tokenizer)
     return tokenizer
 

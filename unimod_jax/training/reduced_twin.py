@@ -7,13 +7,14 @@ tested and read before anyone pays for the real one.
 
 import dataclasses
 
-from unimod_jax.data import DataConfig
+from unimod_jax.data import OWN_RECORDS, DataConfig
+from unimod_jax.data.handwritten_digits import DATA_SET as DIGITS
 from unimod_jax.data.spoken_digits import LONGEST, NUM_UNITS
-from unimod_jax.layout import SPEECH
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, Task
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
 from unimod_jax.objectives import ImageDiffusion, Objective
 from unimod_jax.parallel import MeshConfig
-from unimod_jax.training.experiment import Experiment, TaskShares
+from unimod_jax.training.experiment import Experiment
 
 _NUM_HEADS = 4
 _RECORDS_PER_STEP = 24
@@ -21,6 +22,8 @@ _DOCUMENTS_PER_ROW = 2
 _CODES_PER_LINE = 8
 _LONGEST_CAPTION = 9
 """Tokens of the longest caption of the digits."""
+_TYPICAL_TEXT = 12
+"""Tokens of a typical caption of the digits, with markers."""
 
 
 def reduced_twin(
@@ -46,7 +49,8 @@ def reduced_twin(
         model=_reduced_model(experiment.model, width, num_layers),
         mot=_reduced_towers(experiment.mot, old, num_layers),
         mod=_reduced_routing(experiment.mod, old, num_layers),
-        data=_digits(experiment),
+        tasks=tuple(_small_rows(task, experiment) for task in experiment.tasks),
+        data=_small_data(experiment),
         training=dataclasses.replace(
             experiment.training,
             steps=200,
@@ -56,7 +60,6 @@ def reduced_twin(
             checkpoint_every=200,
         ),
         mesh=MeshConfig(),
-        notation=None,
     )
 
 
@@ -113,24 +116,50 @@ def _same_depth[Name: str](
     return tuple(dict.fromkeys(layer * new // old for layer in layers))
 
 
-def _digits(experiment: Experiment) -> DataConfig:
-    """The digits with what the experiment's data have: lines, speech, documents."""
-    spoken = {
-        "speech_feature": "speech",
-        "speech_units": NUM_UNITS,
-        "speech_tokens": LONGEST,
-    }
+def _small_rows(task: Task, experiment: Experiment) -> Task:
+    """The task with rows of documents for a few digits; other rows follow the data."""
+    if task.documents is None or experiment.data.name not in (OWN_RECORDS, DIGITS):
+        return task
+    held = [name for name, _ in task.documents.slots]
+    small = DataConfig()
+    codes = small.num_image_codes
+    if experiment.data.image_line:
+        codes += codes // _CODES_PER_LINE
+    image = small.num_patches if experiment.objective.continuous_images else codes
+    of_document = {TEXT: _TYPICAL_TEXT, IMAGE: image, SPEECH: LONGEST}
+    slots = tuple(
+        (name, _DOCUMENTS_PER_ROW * count)
+        for name, count in of_document.items()
+        if name in held
+    )
+    documents = dataclasses.replace(
+        task.documents, slots=slots, documents_per_row=_DOCUMENTS_PER_ROW
+    )
+    return dataclasses.replace(task, documents=documents)
+
+
+def _small_data(experiment: Experiment) -> DataConfig:
+    """The digits with what the experiment's data have: lines, speech.
+
+    Data sets that come with the project stay, with a small batch.
+    """
+    batch_size = _small_batch(experiment.tasks)
+    if experiment.data.name not in (OWN_RECORDS, DIGITS):
+        return dataclasses.replace(experiment.data, batch_size=batch_size)
+    spoken = SPEECH in experiment.model.modalities
+    speech = {"speech_units": NUM_UNITS, "speech_tokens": LONGEST} if spoken else {}
     return DataConfig(
-        batch_size=_small_batch(experiment.task_shares),
+        parts=("image", "text=captions", *(("speech",) if spoken else ())),
+        batch_size=batch_size,
         caption_tokens=_LONGEST_CAPTION,
         image_line=_CODES_PER_LINE if experiment.data.image_line else 0,
-        documents_per_row=_DOCUMENTS_PER_ROW,
-        **(spoken if SPEECH in experiment.model.modalities else {}),
+        **speech,
     )
 
 
-def _small_batch(shares: TaskShares) -> int:
-    """Rows of few records, divided as the shares say; interleaved rows hold several."""
-    whole = sum(dataclasses.astuple(shares))
-    records = whole + (_DOCUMENTS_PER_ROW - 1) * shares.interleaved
+def _small_batch(tasks: tuple[Task, ...]) -> int:
+    """Rows of few records, divided as the shares say; documents come several a row."""
+    whole = sum(task.share for task in tasks)
+    packed = sum(task.share for task in tasks if task.documents is not None)
+    records = whole + (_DOCUMENTS_PER_ROW - 1) * packed
     return max(1, _RECORDS_PER_STEP // records) * whole

@@ -54,6 +54,7 @@ def jit_step(
         model,
         experiment.objective,
         optimizer,
+        {task.name: task.loss_weight for task in experiment.tasks},
         training.accumulation_steps,
         training.skip_above,
     )

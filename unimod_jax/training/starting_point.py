@@ -24,8 +24,8 @@ _PICTURES = (
 )
 """What a model's rows were made for."""
 
-_DATA = (*_PICTURES, "resize", "question", "question_tokens")
-"""What a model's notation and its image tokenizer fix of the data."""
+_DATA = (*_PICTURES, "resize")
+"""What a model's vocabulary and its image tokenizer fix of the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +57,27 @@ class StartingPoint:
         return cls(run, experiment)
 
     def adopted_by(self, experiment: Experiment) -> Experiment:
-        """The experiment with this model's architecture, notation and image codes.
+        """The experiment with this model's architecture, vocabulary and image codes.
 
-        Objective, towers, routing, recipe and records stay the experiment's.
+        A task that the model knows gets the model's rows; shares, weights and tasks of
+        other names stay the experiment's, and so do objective, towers, routing, recipe
+        and records.
         """
+        known = {task.name: task for task in self.experiment.tasks}
+        tasks = tuple(
+            dataclasses.replace(
+                known.get(task.name, task),
+                share=task.share,
+                loss_weight=task.loss_weight,
+            )
+            for task in experiment.tasks
+        )
         data = {name: getattr(self.experiment.data, name) for name in _DATA}
         return dataclasses.replace(
             experiment,
             model=self.experiment.model,
-            notation=self.experiment.notation,
+            vocabulary=self.experiment.vocabulary,
+            tasks=tasks,
             data=dataclasses.replace(experiment.data, **data),
         )
 

@@ -1,6 +1,6 @@
 """One training step, and the metrics it reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ def training_step(
     model: UnifiedModel,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    task_weights: Mapping[str, float],
     accumulation_steps: int = 1,
     skip_above: float = 0.0,
 ) -> Step:
@@ -30,6 +31,7 @@ def training_step(
 
     Args:
       model, objective, optimizer: what is trained, on what, and how.
+      task_weights: task -> weight of its loss.
       accumulation_steps: parts that a step's rows are taken in (`accumulation`).
       skip_above: gradient norm beyond which an update is thrown away, as one that is
         not finite always is; 0 for none. See `skipped_steps`.
@@ -40,7 +42,9 @@ def training_step(
             jax.random.fold_in(state.key, state.step)
         )
         gradient, metrics, router_state = accumulated(
-            _gradient_of_rows(model, objective, state.params, dropout_key),
+            _gradient_of_rows(
+                model, objective, task_weights, state.params, dropout_key
+            ),
             state.params,
             state.router_state,
             objective.corrupt(batch, noise_key),
@@ -65,6 +69,7 @@ def training_step(
 def _gradient_of_rows(
     model: UnifiedModel,
     objective: Objective,
+    task_weights: Mapping[str, float],
     params: optax.Params,
     dropout_key: jax.Array,
 ) -> OfRows:
@@ -80,7 +85,7 @@ def _gradient_of_rows(
             mutable=[STATE],
             rngs={"dropout": key} if has_dropout else {},
         )
-        loss, metrics = total_loss(objective, seen, noise, outputs)
+        loss, metrics = total_loss(objective, seen, noise, outputs, task_weights)
         auxiliary, of_routers = router_loss(reports)
         metrics |= of_routers | kept_shares(reports, seen)
         total = loss + auxiliary_weight * auxiliary

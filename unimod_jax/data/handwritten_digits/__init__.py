@@ -3,3 +3,6 @@
 A TFDS builder package, named as TFDS wants it. `handwritten_digits_dataset_builder`
 needs TFDS; `wordings` and `split` need nothing.
 """
+
+DATA_SET = "handwritten_digits"
+"""What the data set is called."""

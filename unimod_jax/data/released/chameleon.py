@@ -5,11 +5,13 @@ inference/vocab.py): `IMGIMG...Z` are image codes, with the digits 0 to 9 writte
 to J; other names that begin with "<" are special; the rest is text.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 
 from unimod_jax.data.record_schema import DataError
 from unimod_jax.data.released.tokenizer_files import (
+    QUESTION_TOKENS,
     REMEDY,
     check_rows,
     find_file,
@@ -22,13 +24,23 @@ from unimod_jax.data.text_tokenizer import (
     tokenizers_library,
 )
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import Piece, SpecialTokens, Templates
+from unimod_jax.layout import (
+    TEXT,
+    Piece,
+    SpecialTokens,
+    TaskFamily,
+    next_token_tasks,
+    with_piece,
+)
 
 IMAGE_CODES = 8192
 ROWS = 65_536
 
 END_OF_TURN = "<reserved08706>"
 """Ends what the user says; a dropped prompt drops it too."""
+
+QUESTION = "Describe this image."
+"""What an image is asked where nothing else is given."""
 
 _CODE_PREFIX, _CODE_SUFFIX = "IMGIMG", "Z"
 _DIGITS = str.maketrans("ABCDEFGHIJ", "0123456789")
@@ -78,20 +90,26 @@ def read(
     return TextTokenizer(pieces, vocabulary)
 
 
-def templates(special: SpecialTokens) -> Templates:
+def tasks(tokenizer: TextTokenizer) -> TaskFamily:
     """Rows of its code's prompts: an image is shown before what is asked about it."""
-    begin = Piece("begin", (special.begin,))
-    begin_image = Piece("begin_image", (special.begin_image,))
-    end_image = Piece("end_image", (special.end_image,))
-    image = Piece("image")
+    family = dict(next_token_tasks(tokenizer.vocabulary.special))
     turn = f"{{}}{END_OF_TURN}"
-    question = Piece("question", wording=turn)
-    return Templates(
-        special,
-        (begin, Piece("prompt", wording=turn), begin_image, image, end_image),
-        (begin, begin_image, image, end_image, question, Piece("caption")),
-        (begin, Piece("text")),
+    family["text_to_image"] = with_piece(
+        family["text_to_image"], "prompt", wording=turn
     )
+    described = family["image_to_text"]
+    question = Piece(
+        *("question", TEXT, QUESTION_TOKENS),
+        part="question",
+        predicted_by="nothing",
+        wording=turn,
+        default=QUESTION,
+    )
+    *shown, caption = described.pieces
+    family["image_to_text"] = dataclasses.replace(
+        described, pieces=(*shown, question, caption)
+    )
+    return family
 
 
 def _is_code(name: str) -> bool:

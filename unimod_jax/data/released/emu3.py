@@ -6,12 +6,14 @@ the `-hf` ones have a tokenizer.json with the same ids. Rows are those of its co
 codes before it begins, every line of codes is ended, and so is the image.
 """
 
+import dataclasses
 import os
 import re
 
 from unimod_jax.data.record_schema import DataError
 from unimod_jax.data.released.tiktoken_ranks import pieces_of_ranks
 from unimod_jax.data.released.tokenizer_files import (
+    QUESTION_TOKENS,
     REMEDY,
     check_rows,
     find_file,
@@ -19,13 +21,22 @@ from unimod_jax.data.released.tokenizer_files import (
 )
 from unimod_jax.data.text_tokenizer import TextTokenizer, read_pieces
 from unimod_jax.data.vocabulary import Vocabulary
-from unimod_jax.layout import Piece, SpecialTokens, Templates
+from unimod_jax.layout import (
+    TEXT,
+    Piece,
+    SpecialTokens,
+    TaskFamily,
+    next_token_tasks,
+    with_piece,
+)
 
 IMAGE_CODES = 32_768
 ROWS = 184_622
 
 SYSTEM = "You are a helpful assistant. USER: "
 QUESTION = "{}. ASSISTANT:"
+DESCRIBE = "Please describe the image"
+"""What an image is asked where nothing else is given."""
 
 _TEXT_END, _BEGIN, _END = "<|endoftext|>", "<|extra_203|>", "<|extra_204|>"
 _END_OF_LINE, _END_OF_FRAME = "<|extra_200|>", "<|extra_201|>"
@@ -86,7 +97,7 @@ def read(
     return TextTokenizer(pieces, vocabulary)
 
 
-def templates(tokenizer: TextTokenizer, height: int, width: int) -> Templates:
+def tasks(tokenizer: TextTokenizer, height: int, width: int) -> TaskFamily:
     """Rows of images of one size, and of questions about them.
 
     Args:
@@ -98,18 +109,31 @@ def templates(tokenizer: TextTokenizer, height: int, width: int) -> Templates:
     codes_follow, end_of_frame = marker_ids(
         pieces, (_CODES_FOLLOW, _END_OF_FRAME), "Emu3"
     )
-    begin = Piece("begin", (special.begin,))
     size = tokenizer.encode(f"{height}*{width}")
-    begin_image = Piece("begin_image", (special.begin_image, *size, codes_follow))
-    end_image = Piece("end_image", (end_of_frame, special.end_image))
-    image = Piece("image")
-    system = Piece("begin", (special.begin, *tokenizer.encode(SYSTEM)))
-    question = Piece("question", wording=QUESTION)
-    answer = Piece("caption", wording=" {}")
-    end = Piece("end", (special.end,))
-    return Templates(
-        special,
-        (begin, Piece("prompt"), begin_image, image, end_image, end),
-        (system, begin_image, image, end_image, question, answer),
-        (begin, Piece("text")),
+    opening = (special.begin_image, *size, codes_follow)
+    closing = (end_of_frame, special.end_image)
+    family = dict(next_token_tasks(special))
+    drawn = family["text_to_image"]
+    drawn = with_piece(drawn, "begin_image", ids=opening)
+    drawn = with_piece(drawn, "end_image", ids=closing)
+    end = Piece("end", ids=(special.end,))
+    described = family["image_to_text"]
+    system = (special.begin, *tokenizer.encode(SYSTEM))
+    described = with_piece(described, "begin", ids=system)
+    described = with_piece(described, "begin_image", ids=opening)
+    described = with_piece(described, "end_image", ids=closing)
+    described = with_piece(described, "caption", wording=" {}")
+    question = Piece(
+        *("question", TEXT, QUESTION_TOKENS),
+        part="question",
+        predicted_by="nothing",
+        wording=QUESTION,
+        default=DESCRIBE,
     )
+    *shown, answer = described.pieces
+    return family | {
+        "text_to_image": dataclasses.replace(drawn, pieces=(*drawn.pieces, end)),
+        "image_to_text": dataclasses.replace(
+            described, pieces=(*shown, question, answer)
+        ),
+    }

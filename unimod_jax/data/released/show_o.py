@@ -10,6 +10,7 @@ import dataclasses
 import os
 
 from unimod_jax.data.released.tokenizer_files import (
+    QUESTION_TOKENS,
     REMEDY,
     check_rows,
     find_file,
@@ -22,10 +23,12 @@ from unimod_jax.data.text_tokenizer import (
 )
 from unimod_jax.data.vocabulary import Vocabulary
 from unimod_jax.layout import (
+    TEXT,
     Piece,
     SpecialTokens,
-    Templates,
-    masked_templates,
+    TaskFamily,
+    masked_image_tasks,
+    with_piece,
 )
 
 IMAGE_CODES = 8192
@@ -33,6 +36,9 @@ ROWS = 58_498
 
 QUESTION = "USER: \n{} ASSISTANT:"
 """inference_mmu.py; the answer begins with a space."""
+
+DESCRIBE = "Please describe this image in detail."
+"""What an image is asked where nothing else is given."""
 
 _MARKERS = (
     *("[PAD]", "<|soi|>", "<|eoi|>", "<|sov|>", "<|eov|>"),
@@ -75,8 +81,6 @@ def read(
         begin_image=of["<|soi|>"],
         end_image=of["<|eoi|>"],
         mask=mask,
-        text_to_image=of["<|t2i|>"],
-        image_to_text=of["<|mmu|>"],
     )
     vocabulary = Vocabulary(
         special,
@@ -91,13 +95,25 @@ def read(
     return TextTokenizer(pieces, vocabulary)
 
 
-def templates(special: SpecialTokens) -> Templates:
+def tasks(tokenizer: TextTokenizer) -> TaskFamily:
     """The rows of its demos: a question about each image, then the answer.
 
-    Its pre-training captions have no question; `masked_templates` alone has those rows.
+    Its pre-training captions have no question; `masked_image_tasks` alone has those
+    rows.
     """
-    captioning = masked_templates(special)
-    question = Piece("question", wording=QUESTION)
-    answer = Piece("caption", wording=" {}")
-    before = captioning.image_to_text[:-1]
-    return dataclasses.replace(captioning, image_to_text=(*before, question, answer))
+    markers = marker_ids(tokenizer.pieces, ("<|t2i|>", "<|mmu|>"), "Show-o")
+    task_id = dict(zip(("text_to_image", "image_to_text"), markers, strict=True))
+    family = dict(masked_image_tasks(tokenizer.vocabulary.special, task_id))
+    described = with_piece(family["image_to_text"], "caption", wording=" {}")
+    question = Piece(
+        *("question", TEXT, QUESTION_TOKENS),
+        part="question",
+        predicted_by="nothing",
+        wording=QUESTION,
+        default=DESCRIBE,
+    )
+    *shown, answer = described.pieces
+    family["image_to_text"] = dataclasses.replace(
+        described, pieces=(*shown, question, answer)
+    )
+    return family

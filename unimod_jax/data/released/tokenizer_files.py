@@ -11,6 +11,9 @@ from unimod_jax.data.vocabulary import Runs
 if TYPE_CHECKING:
     import tokenizers
 
+QUESTION_TOKENS = 64
+"""Slots of a question about an image, with the wording around it."""
+
 REMEDY = "give the tokenizer files that were released with the model"
 """What to do about a missing or damaged file, or one of another model."""
 
