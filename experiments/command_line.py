@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import importlib
 import importlib.util
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from unimod_jax.training import Experiment, RunError, reduced_twin
 
@@ -128,6 +130,43 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
+@dataclasses.dataclass(frozen=True)
+class TaskOptions:
+    """How much of training the task gets; its rows are for the experiment's file.
+
+    Attributes:
+      share: rows of a step, as a share of the sum over all tasks; 0 leaves it out.
+      loss_weight: of its loss in the sum that is trained on.
+    """
+
+    share: int
+    loss_weight: float
+
+
+def options_of(experiment: Experiment) -> Any:
+    """The experiment as options spell it: a dataclass like it, tasks by name.
+
+    What is no option is left out: pieces of rows, and a released model's vocabulary.
+    """
+    tasks = {
+        task.name: TaskOptions(task.share, task.loss_weight)
+        for task in experiment.tasks
+    }
+    by_name = dataclasses.make_dataclass(
+        "Tasks", [(name, TaskOptions) for name in tasks], frozen=True
+    )
+    by_name.__doc__ = "One group of options per task."
+    fields = [f for f in dataclasses.fields(Experiment) if f.name != "vocabulary"]
+    whole = dataclasses.make_dataclass(
+        "Options",
+        [(f.name, by_name if f.name == "tasks" else f.type) for f in fields],
+        frozen=True,
+    )
+    whole.__doc__ = Experiment.__doc__
+    values = {f.name: getattr(experiment, f.name) for f in fields}
+    return whole(**values | {"tasks": by_name(**tasks)})
+
+
 def override(
     experiment: Experiment, arguments: Sequence[str], program: str
 ) -> Experiment:
@@ -137,17 +176,27 @@ def override(
       experiment: the defaults.
       arguments: dotted options; `--help` prints them all and exits.
       program: the command they follow, for messages.
+
+    Raises:
+      ValueError: for values that do not go together.
     """
     import tyro
 
-    return tyro.cli(
-        Experiment,
+    options = options_of(experiment)
+    given = tyro.cli(
+        type(options),
         prog=program,
         description="Options of the experiment and their values:",
-        default=experiment,
+        default=options,
         args=list(arguments),
         config=(tyro.conf.AvoidSubcommands,),
+        use_underscores=True,
     )
+    tasks = tuple(
+        dataclasses.replace(task, **vars(getattr(given.tasks, task.name)))
+        for task in experiment.tasks
+    )
+    return dataclasses.replace(experiment, **vars(given) | {"tasks": tasks})
 
 
 @contextlib.contextmanager

@@ -96,8 +96,8 @@ def plan_workload(plan: str, *, width: int = _WIDTH) -> Workload:
       width: D, a multiple of 32.
     """
     preset, variant = _PLANS[plan]
-    shares = dataclasses.asdict(published(preset, variant).task_shares)
-    size = Size(shares, width=width, head_dim=_HEAD_DIM)
+    rows = {task.name: task.share for task in published(preset, variant).tasks}
+    size = Size(rows, width=width, head_dim=_HEAD_DIM)
     return Workload.of(sized(preset, variant, size))
 
 
@@ -112,7 +112,7 @@ def compile_step(workload: Workload) -> Compilation:
     state = nn.unbox(
         jax.eval_shape(lambda: fresh_state(model, optimizer, host, training.seed))
     )
-    step = training_step(model, workload.objective, optimizer)
+    step = training_step(model, workload.objective, optimizer, workload.task_weights)
     with _nothing_cached():
         made = compile_program(step, state, batch)
     memory: Any = made.program.memory_analysis()

@@ -39,8 +39,8 @@ from unimod_jax.data import (
     TextTokenizer,
     open_split,
     prepare,
+    read_record,
     training_batches,
-    validate_record,
 )
 from unimod_jax.data.image_codec import decode_image
 from unimod_jax.data.mixture import PREFETCHED_STEPS
@@ -122,7 +122,7 @@ def demo_feed(setting: Setting, directory: str) -> Feed:
         experiment = dataclasses.replace(experiment, model=model)
     prepare(data)
     records = open_split(data, data.train_split)
-    captions = [caption for record in records for caption in record.captions]
+    captions = [text for record in records for text in record.texts]
     return Feed(dataclasses.replace(experiment, data=data), records, captions)
 
 
@@ -180,10 +180,10 @@ class EncodedPictures(Records):
         encoded = self._pictures[place % len(self._pictures)]
         mode = "L" if self._config.image_channels == 1 else "RGB"
         raw = {
-            self._config.image_feature: decode_image(encoded, where, mode),
-            self._config.caption_feature: self._captions[place],
+            "image": decode_image(encoded, where, mode),
+            "text": self._captions[place],
         }
-        return validate_record(raw, self._config, where)
+        return read_record(raw, self._config, where)
 
 
 def made_up_pictures(size: int, count: int = 16) -> list[bytes]:

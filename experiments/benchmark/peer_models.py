@@ -9,10 +9,11 @@ import dataclasses
 from typing import NamedTuple
 
 from experiments.published import published, with_grey_images
+from unimod_jax.layout import next_token_tasks, shared
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
-from unimod_jax.training import Experiment, TaskShares
+from unimod_jax.objectives import NextToken
+from unimod_jax.training import Experiment
 
 SYSTEMS: dict[str, tuple[MixtureOfTransformers, MixtureOfDepths]] = {
     "dense": DENSE,
@@ -21,7 +22,7 @@ SYSTEMS: dict[str, tuple[MixtureOfTransformers, MixtureOfDepths]] = {
     # last layers keep in Show-o (2502.06474, section 5.1).
     "mod": (
         DENSE[0],
-        MixtureOfDepths(tasks=(TEXT_TO_IMAGE,), keep_ratio=0.2, causal_rule="top_k"),
+        MixtureOfDepths(tasks=("text_to_image",), keep_ratio=0.2, causal_rule="top_k"),
     ),
 }
 """Name -> towers and routing."""
@@ -81,6 +82,6 @@ def peer_experiment(system: str, sizes: PeerSizes) -> Experiment:
         mot=towers,
         mod=routing,
         data=data,
-        task_shares=TaskShares(text_to_image=1, image_to_text=0, text_only=0),
+        tasks=shared(next_token_tasks(), text_to_image=1),
         training=training,
     )

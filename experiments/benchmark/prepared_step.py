@@ -101,7 +101,7 @@ def prepare_step(workload: Workload, seed: int = 0) -> PreparedStep:
     model, optimizer = UnifiedModel(spec), make_optimizer(workload.training)
     mesh, rules = make_mesh(MeshConfig()), ShardingRules()
     state, _ = make_state(model, optimizer, batch, workload.training.seed, mesh, rules)
-    step = training_step(model, workload.objective, optimizer)
+    step = training_step(model, workload.objective, optimizer, workload.task_weights)
     made = compile_program(step, state, batch)
     # Any: JAX types both as objects, and a backend may have neither.
     memory: Any = made.program.memory_analysis()

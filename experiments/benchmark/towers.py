@@ -10,45 +10,32 @@ import dataclasses
 from experiments.benchmark.prepared_step import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
-from unimod_jax.layout import (
-    IMAGE,
-    SPEECH,
-    TEXT,
-    SegmentSpec,
-    Stream,
-    TaskLayout,
-    Templates,
-)
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes
+from unimod_jax.layout import IMAGE, SPEECH, Piece, SpecialTokens, Task
 from unimod_jax.training import Experiment
 
 _TWO, _THREE = "chameleon_1_5b", "chameleon_1_5b_speech"
 _VARIANTS = ("dense", "mot")
 
 
-@dataclasses.dataclass(frozen=True)
-class ThreeModalities(NextToken):
-    """Next-token prediction over fixed rows of text, speech and an image.
+def three_modalities(speech_slots: int) -> Task:
+    """Rows of a text, the same spoken, and an image.
 
     No published system has such rows: with speech the papers pack documents.
-    """
 
-    def layouts(
-        self,
-        sizes: SequenceSizes,
-        streams: tuple[Stream, ...],
-        templates: Templates | None = None,
-    ) -> dict[str, TaskLayout]:
-        """Rows of one task: a text, the same spoken, and an image."""
-        del templates
-        segments = (
-            SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
-            SegmentSpec("prompt", TEXT, sizes.caption_tokens),
-            SegmentSpec("speech", SPEECH, sizes.caption_tokens),
-            SegmentSpec("begin_image", TEXT, 1),
-            SegmentSpec("image", IMAGE, sizes.image_slots),
-        )
-        return {TEXT_TO_IMAGE: TaskLayout(TEXT_TO_IMAGE, segments, streams)}
+    Args:
+      speech_slots: of an utterance; those of text and image follow the data.
+    """
+    special = SpecialTokens()
+    return Task(
+        "three_modalities",
+        (
+            Piece.fixed("begin", special.begin),
+            Piece("prompt", part="text"),
+            Piece("speech", SPEECH, speech_slots, part="speech"),
+            Piece("begin_image", ids=(special.begin_image,)),
+            Piece("image", IMAGE, part="image", written=True),
+        ),
+    )
 
 
 def towers_suite(setting: Setting) -> SuiteResult:
@@ -93,7 +80,8 @@ def _fixed_two(setting: Setting, variant: str) -> Experiment:
 
 def _fixed_three(setting: Setting, variant: str) -> Experiment:
     experiment = sized(_THREE, variant, _size(setting, text_to_image=4))
-    return dataclasses.replace(experiment, objective=ThreeModalities())
+    spoken = three_modalities(experiment.data.caption_tokens)
+    return dataclasses.replace(experiment, tasks=(spoken,))
 
 
 def _interleaved_two(setting: Setting, variant: str) -> Experiment:

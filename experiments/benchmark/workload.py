@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 
 from experiments.published import published, with_grey_images
-from unimod_jax.layout import RowLayout
+from unimod_jax.layout import RowLayout, Task
 from unimod_jax.models import ModelSpec
 from unimod_jax.models.accounting import training_flops
 from unimod_jax.objectives import Objective
-from unimod_jax.training import Assembly, Experiment, TaskShares, TrainingConfig
+from unimod_jax.training import Assembly, Experiment, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Workload:
       objective: what it is trained on.
       layouts: task -> layout.
       rows: task -> rows per step.
+      task_weights: task -> weight of its loss.
       training: the optimiser's recipe.
     """
 
@@ -33,6 +34,7 @@ class Workload:
     objective: Objective
     layouts: Mapping[str, RowLayout]
     rows: Mapping[str, int]
+    task_weights: Mapping[str, float]
     training: TrainingConfig
 
     @classmethod
@@ -44,6 +46,7 @@ class Workload:
             experiment.objective,
             assembly.layouts,
             assembly.rows,
+            assembly.task_weights,
             experiment.training,
         )
 
@@ -65,7 +68,7 @@ class Size:
     """How large a published system is made.
 
     Attributes:
-      rows: task -> rows per step.
+      rows: task -> rows per step; tasks that are not named have none.
       width: D; 0 keeps everything of the model but its depth.
       num_layers: how many blocks; 0 keeps them all.
       head_dim: E of a reduced width.
@@ -81,6 +84,22 @@ class Size:
     vocabulary_size: int = 2048
     image_side: int = 0
     dtype: str = "bfloat16"
+
+
+def with_shares(tasks: tuple[Task, ...], shares: Mapping[str, int]) -> tuple[Task, ...]:
+    """The tasks with these shares, and none where no share is named.
+
+    Raises:
+      ValueError: for a name that no task has.
+    """
+    if unknown := sorted(set(shares) - {task.name for task in tasks}):
+        raise ValueError(
+            f"there are no tasks {unknown} among {[task.name for task in tasks]}; "
+            "name those."
+        )
+    return tuple(
+        dataclasses.replace(task, share=shares.get(task.name, 0)) for task in tasks
+    )
 
 
 _TEXT_IDS = 512
@@ -124,5 +143,5 @@ def sized(preset: str, variant: str, size: Size) -> Experiment:
             **changed,
         ),
         data=dataclasses.replace(data, batch_size=sum(size.rows.values())),
-        task_shares=dataclasses.replace(TaskShares(0, 0, 0), **size.rows),
+        tasks=with_shares(whole.tasks, size.rows),
     )

@@ -13,11 +13,11 @@ from PIL import Image
 
 from experiments.checkpoint_tour.tiny_release import Release, write_release
 from unimod_jax.convert import open_tensor_files
-from unimod_jax.data import RowTemplates, caption_ids, document, question_ids
+from unimod_jax.data import Image as ImagePart
+from unimod_jax.data import RowTemplates, document
 from unimod_jax.evaluation import Sampler, TrainedRun, open_run
 from unimod_jax.layout import TokenGroup, with_segments
 from unimod_jax.models import MixtureOfDepths
-from unimod_jax.objectives import IMAGE_TO_TEXT
 from unimod_jax.released_models import (
     AS_RELEASED,
     FAMILIES,
@@ -75,7 +75,7 @@ class Journey:
 
 def _small(experiment: Experiment) -> Experiment:
     """Short rows of the handwritten digits, in float32, with everything kept."""
-    shares = sum(dataclasses.astuple(experiment.task_shares))
+    shares = sum(task.share for task in experiment.tasks)
     return dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, compute_dtype="float32"),
@@ -83,7 +83,7 @@ def _small(experiment: Experiment) -> Experiment:
         data=dataclasses.replace(
             experiment.data,
             name="handwritten_digits",
-            label_feature="label",
+            parts=("image", "text=captions"),
             caption_tokens=64,
             batch_size=2 * shares,
         ),
@@ -275,18 +275,16 @@ def _compare(journey: Journey, name: str, warm_start: WarmStart) -> str:
 
 def _rows(trained: TrainedRun, images: np.ndarray) -> TokenGroup:
     """Rows of pictures with a caption."""
-    layout, data = trained.layout(IMAGE_TO_TEXT), trained.experiment.data
+    layout, data = trained.layout("image_to_text"), trained.experiment.data
+    shown = zip(_PROMPTS, images, trained.codec.encode(images), strict=True)
     documents = [
         document(
+            {"image": ImagePart(image, codes=code_N), "caption": prompt},
             layout,
             data,
-            trained.assembly.vocabulary,
-            caption_ids=caption_ids(prompt, layout, trained.tokenizer),
-            question_ids=question_ids(data.question, layout, trained.tokenizer),
-            image=None,
-            codes=code_N,
+            trained.tokenizer,
         )
-        for prompt, code_N in zip(_PROMPTS, trained.codec.encode(images), strict=True)
+        for prompt, image, code_N in shown
     ]
     return RowTemplates(layout).stack(documents)
 

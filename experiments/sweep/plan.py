@@ -16,7 +16,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
-from experiments.command_line import override
+from experiments.command_line import options_of, override
 from unimod_jax.training import Experiment, RunError
 
 TOPOLOGY = "topology"
@@ -192,8 +192,8 @@ def check_axes(
 
 
 def _check_option(experiment: Experiment, name: str) -> None:
-    """Follows a dotted name through the experiment's dataclasses."""
-    here: object = experiment
+    """Follows a dotted name through the experiment's options."""
+    here: object = options_of(experiment)
     path = ""
     for part in name.split("."):
         fields = _fields(here)

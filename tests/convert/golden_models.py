@@ -31,7 +31,6 @@ from unimod_jax.models import (
     UnifiedModel,
 )
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import INTERLEAVED
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "language_models"
 WEIGHTS_OF = {
@@ -84,11 +83,11 @@ def spec(
 
 
 def row_layout(of: ModelSpec) -> InterleavedLayout:
-    return InterleavedLayout(INTERLEAVED, of.streams, SLOTS)
+    return InterleavedLayout("interleaved", of.streams, SLOTS)
 
 
 def read(name: str, of: ModelSpec, **more) -> dict:
-    layouts = {INTERLEAVED: row_layout(of)}
+    layouts = {"interleaved": row_layout(of)}
     elsewhere = LAYOUTS[LAYOUT_OF[name]].elsewhere
     return read_weights(
         files(name), table(name), of, layouts, elsewhere=elsewhere, **more
@@ -119,8 +118,8 @@ def rows(name: str, of: ModelSpec) -> TokenGroup:
 def logits_of(of: ModelSpec, variables: dict, group: TokenGroup) -> np.ndarray:
     """[B, T, V] in sequence order, zeros behind each row's end."""
     apply = jax.jit(UnifiedModel(of).apply, compiler_options=QUICK_TO_COMPILE)
-    outputs, _ = apply(variables, {INTERLEAVED: group})
-    return by_position(group, outputs[INTERLEAVED].logits)
+    outputs, _ = apply(variables, {"interleaved": group})
+    return by_position(group, outputs["interleaved"].logits)
 
 
 def one_token(group: TokenGroup, id_B: np.ndarray, position_B: np.ndarray):

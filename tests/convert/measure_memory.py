@@ -74,7 +74,6 @@ def read(directory, gigabytes, devices):
     from unimod_jax.convert import read_weights
     from unimod_jax.models import ModelSpec
     from unimod_jax.models.config import DENSE
-    from unimod_jax.objectives import INTERLEAVED
     from unimod_jax.parallel import MeshConfig, make_mesh
     from unimod_jax.training.converted_weights import save_weights
 
@@ -86,7 +85,7 @@ def read(directory, gigabytes, devices):
     jax.block_until_ready(jax.numpy.zeros(8) + 1)
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    layouts = {INTERLEAVED: row_layout(spec)}
+    layouts = {"interleaved": row_layout(spec)}
     variables = read_weights(files, table, spec, layouts, mesh)
     reading = memory("VmHWM") - before
     with tempfile.TemporaryDirectory(dir=directory.parent) as folder:

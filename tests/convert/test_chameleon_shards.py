@@ -25,7 +25,6 @@ from unimod_jax.convert import (
     write_weights,
 )
 from unimod_jax.layout import apply_rotary, rotary_phase
-from unimod_jax.objectives import INTERLEAVED
 
 CONFIG = config("chameleon_swin")
 NUM_SHARDS = 2
@@ -140,7 +139,7 @@ def write_original(directory, shards=SHARDS):
 
 def read(files, table):
     of = spec("chameleon_swin")
-    return read_weights(files, table, of, {INTERLEAVED: row_layout(of)})["params"]
+    return read_weights(files, table, of, {"interleaved": row_layout(of)})["params"]
 
 
 def test_both_layouts_give_the_same_parameters(tmp_path):

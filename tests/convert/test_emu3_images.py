@@ -32,7 +32,6 @@ from unimod_jax.layout import (
     SpecialTokens,
     lay_out_documents,
 )
-from unimod_jax.objectives import INTERLEAVED
 
 NAME = "emu3_hf"
 IMAGES = (2, 12, 8, 3)
@@ -74,7 +73,7 @@ def test_codes_of_images_are_the_references():
 def test_logits_of_prompts_with_an_image_are_the_references():
     of, expected = spec(NAME), arrays(NAME)["image/ids"]
     slots = ((TEXT, BEFORE + AFTER), (IMAGE, IMAGE_TOKENS))
-    layout, rows = InterleavedLayout(INTERLEAVED, of.streams, slots), []
+    layout, rows = InterleavedLayout("interleaved", of.streams, slots), []
     for ids, code in zip(expected.tolist(), codes(), strict=True):
         image = image_ids(code.reshape(-1), vocabulary(), code.shape[1])
         assert ids[BEFORE:-AFTER] == image

@@ -30,7 +30,6 @@ from unimod_jax.models import (
 )
 from unimod_jax.models.accounting import abstract_rows
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.parallel import MeshConfig, make_mesh
 
 HELD, ROWS, SEED = 12, 32, 7
@@ -41,7 +40,7 @@ PHI = dataclasses.replace(
 )
 SHOW_O = show_o.begun_from(PHI, ROWS)
 FLOAT16 = np.dtype(np.float16)
-ROUTED = MixtureOfDepths((1, 2), (INTERLEAVED,), keep_ratio=0.5)
+ROUTED = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=0.5)
 MODELS = {
     "dense": DENSE,
     "towers": (MixtureOfTransformers(), DENSE[1]),
@@ -73,7 +72,7 @@ def spec(model="dense", config=SHOW_O):
 
 
 def layouts(of):
-    return {INTERLEAVED: InterleavedLayout(INTERLEAVED, of.streams, (("text", 4),))}
+    return {"interleaved": InterleavedLayout("interleaved", of.streams, (("text", 4),))}
 
 
 def begun(files, of, seed=SEED, **more):
@@ -88,7 +87,7 @@ def initialised():
     of = spec()
     batch = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-        {INTERLEAVED: abstract_rows(of, layouts(of)[INTERLEAVED])},
+        {"interleaved": abstract_rows(of, layouts(of)["interleaved"])},
     )
     init = jax.jit(UnifiedModel(of).init, compiler_options=QUICK_TO_COMPILE)
     return flat(nn.unbox(init(jax.random.key(SEED), batch))["params"])

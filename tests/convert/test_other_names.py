@@ -25,7 +25,6 @@ from unimod_jax.convert import (
     write_files,
 )
 from unimod_jax.convert.image_tokenizer_files import read_image_tokenizer
-from unimod_jax.objectives import INTERLEAVED
 
 RENAMED = {
     "emu3_hf_old": (
@@ -67,7 +66,7 @@ def test_other_names_give_the_same_parameters(name, tmp_path):
     held, layout, (model, _) = renamed(name, tmp_path), LAYOUTS[name], RENAMED[name]
     assert recognised(held.names) is layout
     of, table = spec(model), layout.weights(config(model), 1)
-    rows = {INTERLEAVED: row_layout(of)}
+    rows = {"interleaved": row_layout(of)}
     found = read_weights(held, table, of, rows, elsewhere=layout.elsewhere)
     assert_same(found, dense(model))
 

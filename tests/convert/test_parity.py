@@ -22,7 +22,6 @@ from tests.models.tiny_model import QUICK_TO_COMPILE, by_position
 from unimod_jax.generation.bound_model import BoundModel
 from unimod_jax.models import UnifiedModel
 from unimod_jax.models.transformer import Transformer
-from unimod_jax.objectives import INTERLEAVED
 
 MODELS = tuple(WEIGHTS_OF)
 UNSEEN = {"chameleon": slice(64, 80), "chameleon_swin": slice(64, 80)}
@@ -35,7 +34,7 @@ def hidden_states(name):
     of = spec(name)
     group, variables = rows(name, of), dense(name)
     model = UnifiedModel(of).bind(variables)
-    hidden, geometry = model._enter({INTERLEAVED: group})
+    hidden, geometry = model._enter({"interleaved": group})
     c = of.config
     layer = Transformer(c.block_config(of.towers), of.designs[:1], of.streams)
     apply = jax.jit(layer.apply, compiler_options=QUICK_TO_COMPILE)
@@ -46,7 +45,7 @@ def hidden_states(name):
         hidden, _, _ = apply({"params": own}, hidden, geometry)
         stages[f"block_{n}"] = hidden
     return {
-        stage: by_position(group, states[INTERLEAVED])
+        stage: by_position(group, states["interleaved"])
         for stage, states in stages.items()
     }
 

@@ -17,7 +17,6 @@ from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
 from unimod_jax.models.config import DENSE
 from unimod_jax.models.warm_start import dense_sources
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.presets import model_spec, preset
 
 
@@ -71,8 +70,8 @@ def test_every_parameter_of_the_preset_has_its_tensor(name):
     layout, config = RELEASED[name]
     table = LAYOUTS[layout].weights(config, 1)
     spec = ModelSpec(config, *DENSE, config.vocabulary_size, image_tokens=4)
-    rows = InterleavedLayout(INTERLEAVED, spec.streams, (("text", 2),))
-    shapes = parameter_shapes(spec, {INTERLEAVED: rows})
+    rows = InterleavedLayout("interleaved", spec.streams, (("text", 2),))
+    shapes = parameter_shapes(spec, {"interleaved": rows})
     dense = {path: entry.parameter_shape for path, entry in table.items()}
     sources = dense_sources(shapes, spec, dense)
     assert sources.keys() == shapes.keys()

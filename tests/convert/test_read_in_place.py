@@ -38,13 +38,12 @@ from unimod_jax.convert import (
 )
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 WITHOUT_NORMS = tuple(
     ("feed_forward", "query", "key", "value", "output", "attention_norm")
 )
-KEEP_ALL = MixtureOfDepths((1, 2), (INTERLEAVED,), keep_ratio=1.0)
+KEEP_ALL = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=1.0)
 TOWERS = {
     "all untied": MixtureOfTransformers(),
     "outer layers untied": MixtureOfTransformers(untied_layers=(0, 2)),
@@ -79,9 +78,9 @@ def test_routed_layers_that_keep_everything_change_no_bit():
 
 
 def test_routers_are_fresh_and_have_their_state():
-    half = MixtureOfDepths((1, 2), (INTERLEAVED,), keep_ratio=0.5)
+    half = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=0.5)
     variables = read("emu3", spec("emu3", routing=half))
-    router = variables["params"]["transformer"]["run_1"][f"routers_{INTERLEAVED}"]
+    router = variables["params"]["transformer"]["run_1"]["routers_interleaved"]
     assert all(not leaf.any() for leaf in jax.tree.leaves(router))
     assert {leaf.shape[0] for leaf in jax.tree.leaves(variables[STATE])} == {2}
 
@@ -258,6 +257,6 @@ def test_a_layout_that_does_not_exist_is_refused():
 
 def test_a_spec_of_another_architecture_is_refused():
     of = spec("chameleon")
-    layouts = {INTERLEAVED: row_layout(of)}
+    layouts = {"interleaved": row_layout(of)}
     with pytest.raises(ValueError, match="the dense model has no parameter for"):
         read_weights(files("emu3"), table("emu3"), of, layouts)

@@ -23,17 +23,17 @@ from unimod_jax.models import UnifiedModel
 PADDING, LONGEST, CODES = 40, 5, 4
 
 
-def segment(name, slots=1, modality=TEXT, sees_image=False):
-    return SegmentSpec(name, modality, slots, bidirectional=sees_image)
+def segment(name, slots=1, modality=TEXT, span=""):
+    return SegmentSpec(name, modality, slots, span=span)
 
 
 BEGINNING = (segment("task"), segment("begin"), segment("text", LONGEST))
 IMAGE_SPAN = (
-    segment("begin_image", sees_image=True),
-    segment("image", CODES, IMAGE, sees_image=True),
-    segment("end_image", sees_image=True),
+    segment("begin_image", span="image"),
+    segment("image", CODES, IMAGE, span="image"),
+    segment("end_image", span="image"),
 )
-CAUSAL_IMAGE = tuple(dataclasses.replace(s, bidirectional=False) for s in IMAGE_SPAN)
+CAUSAL_IMAGE = tuple(dataclasses.replace(s, span="") for s in IMAGE_SPAN)
 
 
 def layout_of(task, streams):

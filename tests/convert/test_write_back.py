@@ -21,15 +21,14 @@ from unimod_jax.convert import (
     write_weights,
 )
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 UNTIED, GROUPED = (
     MixtureOfTransformers(),
     MixtureOfTransformers(untied_layers=(1,), tower_groups=(("text", "image"),)),
 )
-ROUTED = MixtureOfDepths("last_half", (INTERLEAVED,), keep_ratio=0.5)
-SKIPPED = MixtureOfDepths((1,), (INTERLEAVED,), keep_ratio=0.0)
+ROUTED = MixtureOfDepths("last_half", ("interleaved",), keep_ratio=0.5)
+SKIPPED = MixtureOfDepths((1,), ("interleaved",), keep_ratio=0.0)
 
 
 def assert_same_files(name, directory):

@@ -13,6 +13,7 @@ from experiments.command_line import (
     one_sentence_errors,
     override,
 )
+from unimod_jax.data import Vocabulary
 from unimod_jax.training import Assembly, Experiment, PeerLost, Preempted, RunError
 
 OWN_FILE = '''
@@ -28,8 +29,8 @@ def experiment():
 @pytest.mark.parametrize("name", experiment_names())
 def test_every_experiment_that_comes_along_is_whole(name: str):
     assembly = Assembly(load_experiment(name))
-    shares = dataclasses.asdict(assembly.experiment.task_shares)
-    assert set(assembly.layouts) == {task for task, share in shares.items() if share}
+    tasks = assembly.experiment.tasks
+    assert set(assembly.layouts) == {task.name for task in tasks if task.share}
     assert sum(assembly.rows.values()) == assembly.experiment.data.batch_size
 
 
@@ -64,10 +65,51 @@ def test_dotted_options_override_fields():
     assert isinstance(changed, Experiment) and changed.model == demo.model
 
 
+def test_shares_and_weights_of_tasks_are_options_by_their_names():
+    demo = load_experiment("toy/demo")
+    options = ["--tasks.text_only.share", "0", "--tasks.image-to-text.loss_weight=0.5"]
+    changed = override(demo, [*options, "--data.batch_size", "8"], "train")
+    found = {task.name: (task.share, task.loss_weight) for task in changed.tasks}
+    assert found == {
+        "text_to_image": (4, 1.0),
+        "image_to_text": (4, 0.5),
+        "text_only": (0, 0.1),
+    }
+    for before, after in zip(demo.tasks, changed.tasks, strict=True):
+        assert after.pieces == before.pieces
+
+
+@pytest.mark.parametrize("name", experiment_names())
+def test_without_options_an_experiment_stays_as_it_is(name: str):
+    assert override(load_experiment(name), [], "train") == load_experiment(name)
+
+
+def test_a_released_vocabulary_is_no_option_and_is_kept():
+    demo = load_experiment("toy/demo")
+    vocabulary = Vocabulary.native(128, 17, speech_units=3)
+    released = dataclasses.replace(demo, vocabulary=vocabulary)
+    assert override(released, [], "train").vocabulary == vocabulary
+
+
+def test_help_lists_the_options_of_each_task(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        override(load_experiment("toy/demo"), ["--help"], "train")
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    for task in ("text_to_image", "image_to_text", "text_only"):
+        assert f"--tasks.{task}.share" in printed
+        assert f"--tasks.{task}.loss_weight" in printed
+    assert "--vocabulary" not in printed and ".pieces" not in printed
+
+
 @pytest.mark.parametrize(
     "options",
     [
         ["--training.stepz", "7"],
+        ["--tasks.text_onli.share", "1"],
+        ["--tasks.text_only.share", "half"],
+        ["--tasks.text_only.share", "-1"],
+        ["--tasks.text_only.prefix", "text"],
         ["--training.steps", "many"],
         ["--training.steps", "0"],
         ["--data.patch-size", "3"],

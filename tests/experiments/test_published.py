@@ -9,13 +9,12 @@ import pytest
 from experiments import train
 from experiments.checkpoint_tour.tiny_release import write_release
 from experiments.command_line import experiment_names, load_experiment
-from experiments.published import RECORDS, published
-from unimod_jax.data import DataConfig, prepare
+from experiments.published import published
+from unimod_jax.data import OWN_RECORDS, DataConfig, prepare
 from unimod_jax.evaluation import open_run
 from unimod_jax.models import MixtureOfTransformers
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.presets import PRESETS, Recipe, model_spec, preset
-from unimod_jax.training import Assembly, TaskShares, reduced_twin
+from unimod_jax.training import Assembly, reduced_twin
 
 FILES = {
     "mot/chameleon_7b": ("chameleon_7b", "mot"),
@@ -104,16 +103,16 @@ def test_rows_have_the_presets_counts(name: str):
 
 
 def test_tasks_are_shared_as_in_the_papers():
-    def shares(name: str) -> TaskShares:
-        return published(name, "dense").task_shares
+    def shares(name: str) -> dict[str, int]:
+        tasks = published(name, "dense").tasks
+        return {task.name: task.share for task in tasks if task.share}
 
-    assert shares("show_o_512") == TaskShares(5, 5, 2)
-    assert shares("show_o_256") == TaskShares(4, 6, 2)
-    assert shares("emu3") == TaskShares(1, 1, 0)
-    assert shares("transfusion_7b") == TaskShares(0, 0, 0, interleaved=1)
-    assert set(Assembly(published("chameleon_7b_released", "dense")).rows) == {
-        INTERLEAVED
-    }
+    both = ("text_to_image", "image_to_text")
+    assert shares("show_o_512") == {both[0]: 5, both[1]: 5, "text_only": 2}
+    assert shares("show_o_256") == {both[0]: 4, both[1]: 6, "text_only": 2}
+    assert shares("emu3") == {both[0]: 1, both[1]: 1}
+    assert shares("transfusion_7b") == {"interleaved": 1}
+    assert shares("chameleon_7b_released") == {"interleaved": 1}
 
 
 def test_full_size_without_records_is_refused_in_one_sentence(
@@ -123,7 +122,7 @@ def test_full_size_without_records_is_refused_in_one_sentence(
         train.main(["mot/chameleon_7b", "--run-dir", str(tmp_path / "run")])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
-    assert f"no prepared data set {RECORDS!r}" in error and error.count("\n") == 1
+    assert f"no prepared data set {OWN_RECORDS!r}" in error and error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -34,7 +34,6 @@ from unimod_jax.layout import (
 )
 from unimod_jax.models import ModelSpec
 from unimod_jax.models.config import DENSE
-from unimod_jax.objectives import INTERLEAVED
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -120,7 +119,7 @@ def random_rows(of: ModelSpec) -> tuple[np.ndarray, TokenGroup]:
     """Text of three lengths, padded at the end: for the reference, and for us."""
     random = np.random.default_rng(11)
     id_BT = random.integers(1, 40, (len(LENGTHS), max(LENGTHS)))
-    layout = InterleavedLayout(INTERLEAVED, of.streams, ((TEXT, max(LENGTHS)),))
+    layout = InterleavedLayout("interleaved", of.streams, ((TEXT, max(LENGTHS)),))
     documents = [
         InterleavedDocument((Span(TEXT, ids[:length].tolist(), False),))
         for ids, length in zip(id_BT, LENGTHS, strict=True)
@@ -137,7 +136,7 @@ def changed_export(
     config = dataclasses.replace(config, compute_dtype="float32", remat="nothing")
     of = ModelSpec(config, *DENSE, config.vocabulary_size, image_tokens=4)
     id_BT, group = random_rows(of)
-    table, layouts = layout.weights(config, 1), {INTERLEAVED: group.layout}
+    table, layouts = layout.weights(config, 1), {"interleaved": group.layout}
     variables = read_weights(held, table, of, layouts, elsewhere=layout.elsewhere)
     block = variables["params"]["transformer"]["run_0"]["block"]
     kernel = block["value"]["shared"]["kernel"]

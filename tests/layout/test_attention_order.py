@@ -47,9 +47,9 @@ def pairs(count, caption, image, streams=TWO, **options):
 def show_o(streams=TWO):
     segments = (
         SegmentSpec("prompt", TEXT, 381, predicted_by="nothing"),
-        SegmentSpec("begin_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
-        SegmentSpec("image", IMAGE, 1024, bidirectional=True, predicted_by="itself"),
-        SegmentSpec("end_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
+        SegmentSpec("begin_image", TEXT, 1, span="image", predicted_by="nothing"),
+        SegmentSpec("image", IMAGE, 1024, span="image", predicted_by="itself"),
+        SegmentSpec("end_image", TEXT, 1, span="image", predicted_by="nothing"),
     )
     return TaskLayout("text_to_image", segments, streams)
 

@@ -136,7 +136,7 @@ def test_the_raster_index_counts_on_over_the_images_of_a_row():
 def test_a_single_document_is_what_a_layout_with_segments_makes_of_it():
     segments = (
         SegmentSpec("begin", TEXT, 1, predicted_by="nothing"),
-        SegmentSpec("image", IMAGE, 3, bidirectional=True),
+        SegmentSpec("image", IMAGE, 3, span="image"),
         SegmentSpec("caption", TEXT, 2),
     )
     ids = {"begin": [1], "image": [20, 21, 22], "caption": [10, 11]}

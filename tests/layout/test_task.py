@@ -14,9 +14,9 @@ BOTH = "text+image"
 def show_o_row(streams, **options):
     segments = (
         SegmentSpec("prompt", TEXT, 3, predicted_by="nothing"),
-        SegmentSpec("begin_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
-        SegmentSpec("image", IMAGE, 4, bidirectional=True, predicted_by="itself"),
-        SegmentSpec("end_image", TEXT, 1, bidirectional=True, predicted_by="nothing"),
+        SegmentSpec("begin_image", TEXT, 1, span="image", predicted_by="nothing"),
+        SegmentSpec("image", IMAGE, 4, span="image", predicted_by="itself"),
+        SegmentSpec("end_image", TEXT, 1, span="image", predicted_by="nothing"),
     )
     return TaskLayout("text_to_image", segments, streams, **options)
 
@@ -27,7 +27,7 @@ def captioning(predicted_by="predecessor", continuous=False):
             "image",
             IMAGE,
             4,
-            bidirectional=True,
+            span="image",
             predicted_by=predicted_by,
             continuous=continuous,
         ),
@@ -79,9 +79,9 @@ def test_a_stream_is_causal_when_its_tokens_are_revealed_one_by_one():
 def test_a_stream_of_two_separate_images_is_causal():
     # Ranking both images together would let the first look ahead at the second.
     segments = (
-        SegmentSpec("first", IMAGE, 2, bidirectional=True),
+        SegmentSpec("first", IMAGE, 2, span="image"),
         SegmentSpec("between", TEXT, 1),
-        SegmentSpec("second", IMAGE, 2, bidirectional=True),
+        SegmentSpec("second", IMAGE, 2, span="image"),
     )
     assert TaskLayout("interleaved", segments, TWO_STREAMS).is_causal(IMAGE)
 

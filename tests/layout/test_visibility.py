@@ -34,7 +34,7 @@ def text(name, num_slots, **options):
 
 
 def image(name, num_slots, **options):
-    return SegmentSpec(name, IMAGE, num_slots, bidirectional=True, **options)
+    return SegmentSpec(name, IMAGE, num_slots, span="image", **options)
 
 
 def row(segments, lengths=None, streams=ONE_STREAM, **options):
@@ -79,9 +79,9 @@ def test_show_o_text_to_image_is_omni_attention():
     segments = [
         text("begin", 1),
         text("prompt", 2),
-        text("begin_image", 1, bidirectional=True),
+        text("begin_image", 1, span="image"),
         image("image", 2),
-        text("end_image", 1, bidirectional=True),
+        text("end_image", 1, span="image"),
     ]
     expected = matrix(
         "100 0000",

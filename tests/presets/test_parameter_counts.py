@@ -6,7 +6,6 @@ import itertools
 import pytest
 
 from unimod_jax.models.accounting import ParameterCounts, parameters
-from unimod_jax.objectives import TEXT_TO_IMAGE
 from unimod_jax.presets import Preset, model_spec, preset
 
 # Millions: dense, two towers, three towers (with speech), four experts. Reconstructed
@@ -30,7 +29,8 @@ LEFT_OUT = 5e-4
 def count(which: Preset, variant: str) -> ParameterCounts:
     """Without routing, rows of one task make every parameter."""
     spec = model_spec(which, variant)
-    return parameters(spec, {TEXT_TO_IMAGE: which.layouts(spec)[TEXT_TO_IMAGE]})
+    layout = which.layouts(spec)["text_to_image"]
+    return parameters(spec, {"text_to_image": layout})
 
 
 def printed(millions: float):

@@ -43,7 +43,8 @@ def test_presets_are_ready_to_train_in_bfloat16_without_image_positions(each):
     spec = model_spec(each, "dense")
     assert spec.vocabulary_size == each.model.vocabulary_size
     assert set(each.mean_tasks) <= set(each.layouts(spec))
-    assert bool(each.patch_size) == each.objective.continuous_images
+    assert bool(each.sizes.patch_size) == each.objective.continuous_images
+    assert each.sizes.continuous == each.objective.continuous_images
 
 
 # Tokens seen in training, in trillions (2411.04996, tables 1, 3, 4 and 5).

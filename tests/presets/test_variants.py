@@ -6,7 +6,6 @@ import inspect
 import pytest
 
 from unimod_jax.models.accounting import CONVENTIONS, forward_flops, parameters
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from unimod_jax.presets import PRESETS, VARIANTS, model_spec, preset
 
 
@@ -47,10 +46,10 @@ def keep_ratios(name, variant, task):
 
 def test_show_o_saves_15_percent_counted_as_the_paper_counts():
     assert f"{mean_change('show_o_512', 'unimod'):.3f}" == "-0.150"
-    assert change("show_o_512", "unimod", TEXT_TO_IMAGE) == pytest.approx(
+    assert change("show_o_512", "unimod", "text_to_image") == pytest.approx(
         -0.1, abs=1e-3
     )
-    assert change("show_o_512", "unimod", IMAGE_TO_TEXT) == pytest.approx(
+    assert change("show_o_512", "unimod", "image_to_text") == pytest.approx(
         -0.2, abs=1e-3
     )
 
@@ -97,8 +96,8 @@ def test_one_router_at_unimods_own_capacities_costs_exactly_as_much():
 
 
 def test_the_papers_single_router_prunes_generation_twice_as_hard():
-    assert change("show_o_512", "single_router", TEXT_TO_IMAGE) == pytest.approx(
-        2 * change("show_o_512", "unimod", TEXT_TO_IMAGE), rel=0.01
+    assert change("show_o_512", "single_router", "text_to_image") == pytest.approx(
+        2 * change("show_o_512", "unimod", "text_to_image"), rel=0.01
     )
 
 
@@ -107,9 +106,9 @@ def test_the_papers_single_router_prunes_generation_twice_as_hard():
 
 def test_show_o_keeps_0_8_of_generation_and_from_1_to_0_2_of_understanding():
     last_half = list(range(12, 24))
-    generation = keep_ratios("show_o_512", "unimod", TEXT_TO_IMAGE)
+    generation = keep_ratios("show_o_512", "unimod", "text_to_image")
     assert generation == dict.fromkeys(last_half, 0.8)
-    understanding = keep_ratios("show_o_512", "unimod", IMAGE_TO_TEXT)
+    understanding = keep_ratios("show_o_512", "unimod", "image_to_text")
     assert list(understanding) == last_half
     assert list(understanding.values()) == pytest.approx(
         [
@@ -131,14 +130,14 @@ def test_show_o_keeps_0_8_of_generation_and_from_1_to_0_2_of_understanding():
 
 
 def test_emu3_keeps_a_fifth_in_its_last_sixteen_layers():
-    for task in (TEXT_TO_IMAGE, IMAGE_TO_TEXT):
+    for task in ("text_to_image", "image_to_text"):
         kept = keep_ratios("emu3", "unimod", task)
         assert kept == dict.fromkeys(range(16, 32), 0.2)
 
 
 @pytest.mark.parametrize("variant", ["basic_mod", "task_routers_interleaved"])
 def test_interleaved_variants_route_every_other_layer(variant):
-    for task in (TEXT_TO_IMAGE, IMAGE_TO_TEXT):
+    for task in ("text_to_image", "image_to_text"):
         assert list(keep_ratios("show_o_512", variant, task)) == list(range(1, 24, 2))
 
 
@@ -148,7 +147,7 @@ def test_interleaved_variants_route_every_other_layer(variant):
 )
 def test_tasks_share_a_router_only_where_the_variant_says_so(variant, routers):
     routes = model_spec(preset("show_o_512"), variant).plan[-1].routes
-    assert {route.task for route in routes} == {TEXT_TO_IMAGE, IMAGE_TO_TEXT}
+    assert {route.task for route in routes} == {"text_to_image", "image_to_text"}
     assert len({route.router_name for route in routes}) == routers
 
 
@@ -196,7 +195,7 @@ def test_every_variant_of_the_smallest_model_traces(variant):
     which = preset("chameleon_37m_speech")
     spec = model_spec(which, variant)
     layouts = which.layouts(spec)
-    some = {task: layouts[task] for task in (TEXT_TO_IMAGE, "text_only")}
+    some = {task: layouts[task] for task in ("text_to_image", "text_only")}
     assert parameters(spec, some).activated > 37e6
 
 

@@ -9,8 +9,7 @@ import pytest
 from experiments.checkpoint_tour.tiny_release import Release, write_release
 from experiments.convert import main
 from unimod_jax.convert import LAYOUTS, ConversionError
-from unimod_jax.data import DataError
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from unimod_jax.data import OWN_RECORDS, DataError
 from unimod_jax.released_models import (
     AS_RELEASED,
     FAMILIES,
@@ -18,7 +17,7 @@ from unimod_jax.released_models import (
     WarmStart,
     convert_model,
 )
-from unimod_jax.released_models.conversion import OWN_RECORDS, starting_experiment
+from unimod_jax.released_models.conversion import starting_experiment
 from unimod_jax.released_models.source import open_source
 from unimod_jax.training import Assembly
 
@@ -69,8 +68,8 @@ def test_a_model_that_sees_features_of_clip_only_draws(show_o):
         )
         for variant in (source, with_clip)
     }
-    assert sees["show_o"] - sees["show_o_clip"] == {IMAGE_TO_TEXT}
-    assert TEXT_TO_IMAGE in sees["show_o_clip"]
+    assert sees["show_o"] - sees["show_o_clip"] == {"image_to_text"}
+    assert "text_to_image" in sees["show_o_clip"]
 
 
 def test_a_directory_that_exists_is_not_touched(show_o, tmp_path):

@@ -6,8 +6,7 @@ import jax
 import pytest
 
 from tests.released_models.published_release import write_published
-from unimod_jax.data import RowTemplates, caption_ids, document, question_ids
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
+from unimod_jax.data import RowTemplates, document
 from unimod_jax.released_models import FAMILIES, WarmStart
 from unimod_jax.released_models.conversion import starting_experiment
 from unimod_jax.released_models.source import open_source
@@ -65,23 +64,11 @@ def test_every_parameter_of_the_model_comes_from_the_files(source, experiment):
 
 
 def test_prompts_and_questions_fit_the_rows(source, experiment):
-    assembly, tokenizer = Assembly(experiment), source.text_tokenizer
-    images = {
-        TEXT_TO_IMAGE: {"caption_ids": "he", "question_ids": ""},
-        IMAGE_TO_TEXT: {"caption_ids": None, "question_ids": "he"},
-    }
-    for task, texts in images.items():
-        layout = assembly.layouts[task]
-        caption, question = texts["caption_ids"], texts["question_ids"]
-        row = document(
-            layout,
-            experiment.data,
-            assembly.vocabulary,
-            caption_ids=caption and caption_ids(caption, layout, tokenizer),
-            question_ids=question_ids(question, layout, tokenizer),
-            image=None,
-        )
-        group = RowTemplates(layout).stack([row])
+    layouts = Assembly(experiment).layouts
+    given = {"text_to_image": {"prompt": "he"}, "image_to_text": {"question": "he"}}
+    for task, texts in given.items():
+        row = document(texts, layouts[task], experiment.data, source.text_tokenizer)
+        group = RowTemplates(layouts[task]).stack([row])
         used = max(int(stream.token_id_BT.max()) for stream in group.streams.values())
         assert used < ROWS[source.family.name][0]
 

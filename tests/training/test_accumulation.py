@@ -33,7 +33,12 @@ def prepared(routing):
     )
 
     def step(parts):
-        return jax.jit(training_step(model, experiment.objective, optimizer, parts))
+        return jax.jit(
+            training_step(
+                *(model, experiment.objective, optimizer, assembly.task_weights),
+                parts,
+            )
+        )
 
     return step, state, batch
 

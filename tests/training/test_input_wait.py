@@ -179,7 +179,7 @@ def test_the_iterators_state_is_that_of_the_batches_trained_on(data_directory: P
     experiment = tiny_experiment(data_directory)
     assembly = Assembly(experiment)
     records = open_split(experiment.data, experiment.data.train_split)
-    captions = [caption for record in records for caption in record.captions]
+    captions = [text for record in records for text in record.texts]
     tokenizer = TextTokenizer.train(captions, assembly.vocabulary)
     dataset = training_batches(
         experiment.data, assembly.layouts, assembly.rows, records, tokenizer

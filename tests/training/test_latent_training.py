@@ -9,13 +9,13 @@ from tests.convert.test_autoencoder_files import publish
 from unimod_jax.convert.autoencoder_kl import NAMES
 from unimod_jax.data import DataConfig, DataError, open_split
 from unimod_jax.evaluation import Sampler, open_run
+from unimod_jax.layout import diffusion_tasks, shared
 from unimod_jax.models import ModelConfig
 from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.training import (
     Experiment,
     RunDirectory,
     RunError,
-    TaskShares,
     TrainingConfig,
     learned_codec,
     train,
@@ -46,7 +46,7 @@ def experiment(data_directory, tmp_path):
             caption_tokens=9,
             batch_size=4,
         ),
-        task_shares=TaskShares(text_only=0),
+        tasks=shared(diffusion_tasks(), text_to_image=1, image_to_text=1),
         training=TrainingConfig(steps=2, warmup_steps=1, log_every=1),
     )
 
@@ -63,7 +63,8 @@ def test_a_run_trains_on_latents_and_draws_pictures(experiment, tmp_path):
     sampler = Sampler(trained, batch_size=2)
     drawn = sampler.draw(["the digit seven", "a one"], seed=0)
     assert (drawn.shape, drawn.dtype) == ((2, 8, 8, 3), np.uint8)
-    shown = [record.image for record in open_split(experiment.data, "test")[:2]]
+    records = open_split(experiment.data, "test")[:2]
+    shown = [record.images[0].pixels for record in records]
     assert len(sampler.caption(shown)) == 2
     latents = trained.codec.encode(np.stack(shown))
     assert latents.shape == (2, 2, 2, 4) and np.ptp(latents) > 0

@@ -63,9 +63,10 @@ def test_a_second_start_reads_what_the_first_has_made(data, run):
     assert (first.images, second.images) == (3 * 104 + 64, 0)
     in_memory = coded(records, Sums(), data)
     for place in (0, 100, 359):
-        total = int(records[place].image.sum())
+        total = int(records[place].images[0].pixels.sum())
         for codes in (made, read, in_memory):
-            np.testing.assert_array_equal(codes[place].codes, [total])
+            (image,) = codes[place].images
+            np.testing.assert_array_equal(image.codes, [total])
             assert codes[place].key == records[place].key
 
 
@@ -95,8 +96,9 @@ def test_two_processes_make_half_of_the_parts_each(data, run):
         thread.join()
     assert [codec.images for codec in codecs] == [208, 104 + 64]
     for place in (50, 150, 250, 359):
-        total = int(records[place].image.sum())
-        assert [c[place].codes.tolist() for c in coded] == [[total], [total]]
+        total = int(records[place].images[0].pixels.sum())
+        made = [each[place].images[0].codes.tolist() for each in coded]
+        assert made == [[total], [total]]
 
 
 def test_grey_levels_need_no_store(data, run, tmp_path):

@@ -23,7 +23,7 @@ def losses_and_trainer(
     """The losses of the first steps."""
     assembly = Assembly(experiment)
     records = open_split(experiment.data, experiment.data.train_split)
-    captions = [caption for record in records for caption in record.captions]
+    captions = [text for record in records for text in record.texts]
     dataset = training_batches(
         experiment.data,
         assembly.layouts,

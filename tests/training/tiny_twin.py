@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from experiments.benchmark.workload import with_shares
 from experiments.published import published
-from unimod_jax.data import Record, TextTokenizer
+from unimod_jax.data import Image, Record, Speech, Text, TextTokenizer
 from unimod_jax.data.example_rows import first_rows
-from unimod_jax.layout import UnifiedBatch
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, PartSizes, Task, UnifiedBatch
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
-from unimod_jax.training import Assembly, Experiment, TaskShares, reduced_twin
+from unimod_jax.training import Assembly, Experiment, reduced_twin
 
 NUM_STEPS = 3
 _ROWS = 8
@@ -37,7 +38,7 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
     num_layers = 2 if _routes(full) else 1
     twin = reduced_twin(full, width=16, num_layers=num_layers)
     shares = _tasks_that_matter(twin)
-    spoken = {"speech_units": 4, "speech_tokens": 3} if twin.data.speech_feature else {}
+    spoken = {"speech_units": 4, "speech_tokens": 3} if twin.data.speech_units else {}
     data = dataclasses.replace(
         twin.data,
         image_size=4,
@@ -45,19 +46,22 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
         image_line=4 if twin.data.image_line else 0,
         caption_tokens=_LONGEST,
         text_vocabulary_size=12,
-        batch_size=_ROWS * sum(dataclasses.astuple(shares)),
+        batch_size=_ROWS * sum(shares.values()),
         **spoken,
     )
     training = dataclasses.replace(
         twin.training, steps=NUM_STEPS, warmup_steps=0, weight_decay=0.0
     )
-    return dataclasses.replace(
+    small = dataclasses.replace(
         twin,
         mod=_in_second_layer(twin.mod) if num_layers == 2 else twin.mod,
         data=data,
-        task_shares=shares,
+        tasks=with_shares(twin.tasks, shares),
         training=training,
     )
+    sizes = Assembly(small).sizes
+    tasks = tuple(_with_small_documents(task, sizes) for task in small.tasks)
+    return dataclasses.replace(small, tasks=tasks)
 
 
 def _routes(experiment: Experiment) -> bool:
@@ -79,33 +83,45 @@ def _in_second_layer(routing: MixtureOfDepths) -> MixtureOfDepths:
     return numbered
 
 
-def _tasks_that_matter(twin: Experiment) -> TaskShares:
+def _tasks_that_matter(twin: Experiment) -> dict[str, int]:
     """One row each of the fewest tasks that train everything; others only compile.
 
     Routed tasks have routers, and Show-o's codes and words learn from a task each.
     Otherwise one task is enough.
     """
-    if twin.task_shares.interleaved:
-        return TaskShares(0, 0, 0, interleaved=1)
+    if any(task.documents and task.share for task in twin.tasks):
+        return {"interleaved": 1}
     both = isinstance(twin.objective, MaskedImage) or _routes(twin)
-    return TaskShares(text_to_image=1, image_to_text=int(both), text_only=0)
+    return {"text_to_image": 1, "image_to_text": int(both)}
+
+
+def _with_small_documents(task: Task, sizes: PartSizes) -> Task:
+    """Rows of documents with as many slots as the largest records need."""
+    if task.documents is None:
+        return task
+    of_record = {
+        TEXT: _LONGEST + 2 * len(task.documents.slots),
+        IMAGE: sizes.image_slots,
+        SPEECH: sizes.speech_units,
+    }
+    slots = tuple(
+        (name, task.documents.documents_per_row * of_record[name])
+        for name, _ in task.documents.slots
+    )
+    documents = dataclasses.replace(task.documents, slots=slots)
+    return dataclasses.replace(task, documents=documents)
 
 
 def tiny_batch(assembly: Assembly) -> UnifiedBatch:
     """A batch of made-up records."""
     data = assembly.experiment.data
     rng = np.random.default_rng(0)
-    records = [
-        Record(
-            picture=rng.integers(0, 256, (4, 4, 1), np.uint8),
-            captions=(caption,),
-            label=None,
-            key=f"record {number}",
-            speech=tuple(rng.integers(0, 4, 2 + number % 2).tolist())
-            if data.speech_feature
-            else None,
-        )
-        for number, caption in enumerate(_CAPTIONS)
-    ]
+    records = []
+    for number, caption in enumerate(_CAPTIONS):
+        parts = [Image(rng.integers(0, 256, (4, 4, 1), np.uint8)), Text((caption,))]
+        if data.speech_units:
+            units = rng.integers(0, 4, 2 + number % 2).tolist()
+            parts.append(Speech(tuple(units)))
+        records.append(Record(tuple(parts), f"record {number}"))
     tokenizer = TextTokenizer.train(_CAPTIONS, assembly.vocabulary)
     return first_rows(data, assembly.layouts, assembly.rows, records, tokenizer)

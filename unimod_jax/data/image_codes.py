@@ -221,7 +221,7 @@ class CodedRecords(Records):
 
     records: Sequence[Record]
     codes: CodeRows
-    first_image: Sequence[int]
+    first_image: np.ndarray
 
     def __len__(self) -> int:
         """Number of records."""

@@ -111,7 +111,7 @@ def _rows_of(
     if isinstance(layout, InterleavedLayout):
         rows = PackedRows(records, layout, config, tokenizer)
         logger.info("%s: %s", layout.task, rows.filling())
-        return grain.MapDataset.source(rows), stack_rows
+        return grain.MapDataset.source(rows), stack_rows  # pyright: ignore[reportArgumentType]
     segments = with_segments(layout)
     shuffled = (
         grain.MapDataset.source(records)

@@ -108,7 +108,7 @@ class StoredCodes:
         self,
         part: int,
         records: Sequence[Record],
-        first_image: Sequence[int],
+        first_image: np.ndarray,
         codec: ImageCodec,
     ) -> None:
         """Encodes the images of a part and writes it, if it is not there.
@@ -168,7 +168,7 @@ class StoredCodes:
 
 
 def _images(
-    records: Sequence[Record], first_image: Sequence[int], numbers: range
+    records: Sequence[Record], first_image: np.ndarray, numbers: range
 ) -> Iterable[Image]:
     """The images of some numbers, counted over all records."""
     place = int(np.searchsorted(first_image, numbers.start, side="right")) - 1

@@ -16,12 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unimod_jax.data.built_in import BUILT_IN, builder_class
 from unimod_jax.data.config import DataConfig
 from unimod_jax.data.image_codec import decode_image
 from unimod_jax.data.record_reader import read_record
 from unimod_jax.data.record_schema import DataError, Record, Records
 
-BUILT_IN = "handwritten_digits"
 CACHED_BYTES = 256 * 2**20
 """A split whose records fit in this much memory is read and decoded only once."""
 
@@ -33,7 +33,7 @@ INFO_FILE = "dataset_info.json"
 
 
 def prepare(config: DataConfig) -> Path:
-    """The folder of a prepared data set; builds the handwritten digits if missing.
+    """The folder of a prepared data set; builds those of `BUILT_IN` that are missing.
 
     Calling it again changes nothing. An interrupted build leaves nothing that looks
     finished, so the next call builds anew; of several processes that build at once, on
@@ -43,23 +43,22 @@ def prepare(config: DataConfig) -> Path:
       <directory>/<name>/<version>.
 
     Raises:
-      DataError: if another data set than the digits is missing.
+      DataError: if another data set is missing, or what one is built from.
     """
-    if config.name != BUILT_IN:
+    if config.name not in BUILT_IN:
         return _prepared_folder(config)
-    from unimod_jax.data.handwritten_digits import handwritten_digits_dataset_builder
-
-    builder_class = handwritten_digits_dataset_builder.Builder
-    home = Path(config.directory, BUILT_IN)
-    final = home / str(builder_class.VERSION)
+    made_by = builder_class(config.name)
+    home = Path(config.directory, config.name)
+    final = home / str(made_by.VERSION)
     if (final / INFO_FILE).exists():
         return final
+    given = BUILT_IN[config.name](Path(config.directory))
     try:
         home.mkdir(parents=True, exist_ok=True)
         _remove_stale_builds(home)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=home) as scratch:
-            _build(builder_class, scratch)
-            built = Path(scratch, BUILT_IN, final.name)
+            _build(functools.partial(made_by, **given), scratch)
+            built = Path(scratch, config.name, final.name)
             _move_into_place(built, final, Path(scratch, "incomplete"))
     except OSError as error:
         raise DataError(
@@ -238,12 +237,12 @@ def _damaged(folder: Path, reason: object) -> DataError:
     )
 
 
-def _build(builder_class: Any, directory: str) -> None:
+def _build(make_builder: Any, directory: str) -> None:
     import tensorflow_datasets as tfds
 
     # TFDS shows progress bars and prints a banner, for a build of two seconds.
     with _no_progress_bar(), contextlib.redirect_stdout(io.StringIO()):
-        builder_class(
+        make_builder(
             data_dir=directory, file_format="array_record"
         ).download_and_prepare(
             download_config=tfds.download.DownloadConfig(try_download_gcs=False)

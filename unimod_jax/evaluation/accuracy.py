@@ -55,22 +55,29 @@ class Judged:
 def names_digits(records: Sequence[Record]) -> bool:
     """Whether every caption names exactly the digit that its record's label holds."""
     return all(
-        record.label is not None and digit_in_caption(caption) == record.label
+        label_of(record) is not None and digit_in_caption(text) == label_of(record)
         for record in records
-        for caption in record.captions
+        for text in record.texts
     )
+
+
+def label_of(record: Record) -> int | None:
+    """The class that a record is of; None where its data set has none."""
+    label = record.attributes.get("label")
+    return label if isinstance(label, int) else None
 
 
 def judge_captions(
     sampler: Sampler, records: Sequence[Record], has_digits: bool
 ) -> Judged:
     """Captions held-out scans, and reads the digit back out of each caption."""
-    captions = sampler.caption([record.image for record in records])
+    images = [record.images[0].pixels for record in records]
+    captions = sampler.caption(images)
     named = [digit_in_caption(caption) for caption in captions]
     return Judged(
-        np.stack([record.image for record in records]),
+        np.stack(images),
         captions,
-        _integers([record.label if has_digits else None for record in records]),
+        _integers([label_of(record) if has_digits else None for record in records]),
         _integers(named if has_digits else [None] * len(named)),
     )
 
@@ -94,8 +101,8 @@ def digit_prompts(records: Sequence[Record], count: int) -> list[str]:
     """Prompts for all digits equally often, over the wordings of held-out captions."""
     wordings: dict[int, set[str]] = collections.defaultdict(set)
     for record in records:
-        if record.label is not None:
-            wordings[record.label].update(record.captions)
+        if (label := label_of(record)) is not None:
+            wordings[label].update(record.texts)
     by_digit = [sorted(wordings[digit]) for digit in sorted(wordings)]
     prompts = []
     for index in range(count):
@@ -106,7 +113,7 @@ def digit_prompts(records: Sequence[Record], count: int) -> list[str]:
 
 def caption_prompts(records: Sequence[Record], count: int) -> list[str]:
     """Prompts for data sets without digits: the first captions of the records."""
-    return [records[index % len(records)].captions[0] for index in range(count)]
+    return [records[index % len(records)].texts[0] for index in range(count)]
 
 
 def _integers(values: Sequence[int | None]) -> np.ndarray:

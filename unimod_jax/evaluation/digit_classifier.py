@@ -31,8 +31,8 @@ class DigitClassifier:
         """Fits the classifier on labelled records, which must be real train scans."""
         from sklearn.svm import SVC
 
-        labels = np.asarray([record.label for record in records])
-        images = [record.image for record in records]
+        labels = np.asarray([record.attributes["label"] for record in records])
+        images = [record.images[0].pixels for record in records]
         return cls(SVC(C=_REGULARISATION).fit(_features(images), labels))
 
     def predict(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -43,8 +43,8 @@ class DigitClassifier:
 
     def held_out_accuracy(self, records: Sequence[Record]) -> float:
         """Share of labelled records, none of them fitted on, that are told right."""
-        labels = np.asarray([record.label for record in records])
-        told = self.predict([record.image for record in records])
+        labels = np.asarray([record.attributes["label"] for record in records])
+        told = self.predict([record.images[0].pixels for record in records])
         return float(np.mean(told == labels))
 
 

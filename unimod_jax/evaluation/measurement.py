@@ -29,12 +29,9 @@ from unimod_jax.evaluation.sampler import Sampler
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.evaluation.transcription import transcription_accuracy
 from unimod_jax.generation import why_not_token_by_token
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-)
+from unimod_jax.layout import IMAGE, TEXT
+from unimod_jax.objectives import ImageDiffusion, MaskedImage
+from unimod_jax.training import RunError
 from unimod_jax.training.learned_codec import coded
 
 SEED = 0
@@ -91,26 +88,25 @@ def measure(
         judge = DigitClassifier.fit(train_records) if has_digits else None
         own_accuracy = judge.held_out_accuracy(records) if judge else None
     captions = drawings = None
-    refusals = {task: _why_not(trained, task) for task in _GENERATED}
+    refusals = {written: _why_not(trained, written) for written in _GENERATED}
     notes += dict.fromkeys(filter(None, refusals.values()))
     with _clock(seconds, "captions"):
-        if not refusals[IMAGE_TO_TEXT]:
+        if not refusals[TEXT]:
             captions = judge_captions(sampler, shown, has_digits)
     with _clock(seconds, "drawings"):
-        if not refusals[TEXT_TO_IMAGE]:
+        if not refusals[IMAGE]:
             make_prompts = digit_prompts if has_digits else caption_prompts
             prompts = make_prompts(records, images)
             drawings = judge_drawings(sampler, prompts, judge, SEED)
     with _clock(seconds, "transcription"):
         transcribed = transcription_accuracy(trained, records)
     with _clock(seconds, "routing_maps"):
-        texts = [record.captions[0] for record in shown]
-        maps = routing_maps(trained, [r.image for r in shown], texts, seed=SEED)
+        maps = routing_maps(trained, coded(shown, trained.codec, data), seed=SEED)
     with _clock(seconds, "decoding"):
-        firsts = records[: ROWS_PER_TASK * data.documents_per_row]
+        firsts = records[: ROWS_PER_TASK * _RECORDS_PER_ROW]
         decoding = measure_decoding(trained, coded(firsts, trained.codec, data))
     with _clock(seconds, "dense_twin"):
-        firsts = train_records[: data.batch_size * data.documents_per_row]
+        firsts = train_records[: data.batch_size * _RECORDS_PER_ROW]
         firsts = coded(firsts, trained.codec, data)
         twin = compare_with_dense_twin(trained, firsts, seconds=twin_seconds)
     if twin.realised_saving is None:
@@ -130,19 +126,20 @@ def measure(
     )
 
 
-_GENERATED = {
-    IMAGE_TO_TEXT: "caption images",
-    TEXT_TO_IMAGE: "draw images",
-}
+_GENERATED = {TEXT: "caption images", IMAGE: "draw images"}
+_RECORDS_PER_ROW = 4
+"""Rows of documents hold several records each; more records are never in the way."""
 
 
-def _why_not(trained: TrainedRun, task: str) -> str:
-    """A sentence on why a run cannot generate in a task; "" if it can."""
-    layout = trained.assembly.layouts.get(task)
-    if layout is None:
-        return f"The run was not trained to {_GENERATED[task]}."
+def _why_not(trained: TrainedRun, written: str) -> str:
+    """A sentence on why a run cannot write a modality; "" if it can."""
+    given = IMAGE if written == TEXT else TEXT
+    try:
+        layout = trained.layout_writing(written, {given})
+    except RunError:
+        return f"The run was not trained to {_GENERATED[written]}."
     whole_rows = isinstance(trained.experiment.objective, MaskedImage | ImageDiffusion)
-    if task == TEXT_TO_IMAGE and whole_rows:
+    if written == IMAGE and whole_rows:
         return ""
     return why_not_token_by_token(trained.assembly.spec, layout)
 

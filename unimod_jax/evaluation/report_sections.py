@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from unimod_jax.evaluation.accuracy import NUM_DIGITS, Judged
+from unimod_jax.evaluation.accuracy import NUM_DIGITS, Judged, label_of
 from unimod_jax.evaluation.dense_twin import DenseTwinComparison
 from unimod_jax.evaluation.measurement import Evaluation
 from unimod_jax.evaluation.pictures import data_uri, heat_image
@@ -28,12 +28,16 @@ def drawing_section(evaluation: Evaluation) -> dict[str, Any] | None:
     rows = []
     for digit in range(NUM_DIGITS):
         drawn = np.flatnonzero(drawings.wanted == digit)
-        real = [record for record in evaluation.records if record.label == digit]
+        real = [
+            record.images[0].pixels
+            for record in evaluation.records
+            if label_of(record) == digit
+        ]
         rows.append(
             {
                 "digit": digit,
                 "drawn": [_drawing(drawings, i) for i in drawn[:_IMAGES_PER_DIGIT]],
-                "real": [data_uri(r.image) for r in real[:_IMAGES_PER_DIGIT]],
+                "real": [data_uri(image) for image in real[:_IMAGES_PER_DIGIT]],
                 "share": float(np.mean(drawings.right[drawn])) if len(drawn) else None,
                 "count": len(drawn),
             }
@@ -113,7 +117,7 @@ def routing_section(evaluation: Evaluation) -> dict[str, Any] | None:
                 "high": float(picture.max()),
             }
         )
-    images = np.stack([record.image for record in evaluation.records])
+    images = np.stack([record.images[0].pixels for record in evaluation.records])
     stops = ", ".join(f"rgb{color}" for color in HEAT)
     return {
         "tasks": sorted(by_task.items(), reverse=True),

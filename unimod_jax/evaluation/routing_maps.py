@@ -1,7 +1,7 @@
 """Which image positions the router of each layer and task keeps, over many rows.
 
-Whole documents go through the model once, as in training: text-to-image rows with
-their images hidden or noised by the objective, image-to-text rows as they are.
+Whole rows go through the model once, as in training: images that are written hidden or
+noised by the objective, rows whose images are given as they are.
 """
 
 import collections
@@ -13,21 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.data import (
-    RowTemplates,
-    caption_ids,
-    document,
-    encode_batch,
-    question_ids,
-)
+from unimod_jax.data import Record, RowTemplates, fill
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation.text_decoder import without_line_ends
-from unimod_jax.layout import IMAGE, Document, TaskLayout, UnifiedBatch
+from unimod_jax.layout import (
+    IMAGE,
+    Document,
+    SegmentSpec,
+    TaskLayout,
+    UnifiedBatch,
+)
 from unimod_jax.models import LayerReport
 from unimod_jax.models.layer import LayerDesign
 from unimod_jax.models.transformer import layer_runs
-from unimod_jax.objectives import TEXT_TO_IMAGE
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,8 +54,7 @@ class RoutingMap:
 
 def routing_maps(
     trained: TrainedRun,
-    images: Sequence[np.ndarray],
-    captions: Sequence[str],
+    records: Sequence[Record],
     *,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -65,9 +63,8 @@ def routing_maps(
 
     Args:
       trained: the run.
-      images: uint8 [image_size, image_size, image_channels] each, held out.
-      captions: one per image.
-      seed: of how text-to-image rows are hidden or noised.
+      records: held out; their images with codes where a tokenizer makes them.
+      seed: of how images that are written are hidden or noised.
       batch_size: rows of each task that go through the model at once.
 
     Returns:
@@ -77,20 +74,21 @@ def routing_maps(
         task: layout
         for task, layout in trained.assembly.layouts.items()
         if isinstance(layout, TaskLayout)
-        and any(segment.modality == IMAGE for segment in layout.segments)
+        and sum(segment.modality == IMAGE for segment in layout.segments) == 1
         and any(layer.route_of(task) for layer in trained.assembly.spec.plan)
     }
-    if not layouts or not len(images):
+    if not layouts or not len(records):
         return []
     templates = {task: RowTemplates(layouts[task]) for task in layouts}
-    pairs = list(zip(images, captions, strict=True))
     run_model, key = jax.jit(_kept_by(trained)), jax.random.key(seed)
     kept: dict[tuple[int, str], np.ndarray] = collections.defaultdict(
         lambda: np.zeros(trained.assembly.spec.image_tokens)
     )
-    for index, (rows, num_rows) in enumerate(in_batches(pairs, batch_size)):
+    for index, (rows, num_rows) in enumerate(in_batches(records, batch_size)):
         batch = {
-            task: templates[task].stack([_fill(trained, task, *row) for row in rows])
+            task: templates[task].stack(
+                [_fill(trained, task, record) for record in rows]
+            )
             for task in layouts
         }
         batch_key = jax.random.fold_in(key, index)
@@ -98,36 +96,31 @@ def routing_maps(
         count_kept(reports, batch, num_rows, trained.assembly.spec.designs, kept)
     maps = []
     for layer, task in sorted(kept):
-        share_1N = jnp.asarray(kept[layer, task] / len(pairs), jnp.float32)[None]
-        line_length = layouts[task].segment("image").line_length
+        share_1N = jnp.asarray(kept[layer, task] / len(records), jnp.float32)[None]
+        line_length = _image_of(layouts[task]).line_length
         codes_1N = without_line_ends(share_1N, line_length)
         maps.append(RoutingMap(layer, task, np.asarray(codes_1N[0])))
     return maps
 
 
-def _fill(trained: TrainedRun, task: str, image: np.ndarray, caption: str) -> Document:
-    layout = trained.layout(task)
+def _image_of(layout: TaskLayout) -> SegmentSpec:
+    return next(s for s in layout.segments if s.modality == IMAGE)
+
+
+def _fill(trained: TrainedRun, task: str, record: Record) -> Document:
     data, tokenizer = trained.experiment.data, trained.tokenizer
-    codes = None
-    if trained.shows_codes:
-        codes = encode_batch([image], trained.codec, 1)[0]
-    return document(
-        layout,
-        data,
-        trained.assembly.vocabulary,
-        caption_ids=caption_ids(caption, layout, tokenizer),
-        question_ids=question_ids(data.question, layout, tokenizer),
-        image=image,
-        codes=codes,
-    )
+    return fill(record, trained.layout(task), data, tokenizer)
 
 
 def _kept_by(trained: TrainedRun):
     def kept(variables: dict, batch: UnifiedBatch, key: jax.Array) -> list[LayerReport]:
         seen, _ = trained.experiment.objective.corrupt(batch, key)
-        if TEXT_TO_IMAGE in batch:
-            seen = {**batch, TEXT_TO_IMAGE: seen[TEXT_TO_IMAGE]}
-        _, reports = trained.model.apply(variables, seen)
+        written = {
+            task: group
+            for task, group in seen.items()
+            if isinstance(group.layout, TaskLayout) and _image_of(group.layout).written
+        }
+        _, reports = trained.model.apply(variables, {**batch, **written})
         return cast(list[LayerReport], reports)
 
     return kept

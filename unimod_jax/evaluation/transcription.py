@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.data import Record, stack_rows
+from unimod_jax.data import Record, Speech, stack_rows
 from unimod_jax.data.handwritten_digits.wordings import digit_in_caption
+from unimod_jax.evaluation.accuracy import label_of
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation import (
@@ -29,7 +30,6 @@ from unimod_jax.layout import (
     TokenGroup,
     lay_out_documents,
 )
-from unimod_jax.objectives import INTERLEAVED
 
 
 def transcribe(
@@ -42,8 +42,8 @@ def transcribe(
       speech: units of each utterance, from 0.
       batch_size: utterances that go through the model at once.
     """
-    layout = trained.assembly.layouts[INTERLEAVED]
-    assert isinstance(layout, InterleavedLayout)
+    layout = _document_rows(trained)
+    assert layout is not None, "asked of runs with rows of documents only"
     write = jax.jit(functools.partial(_write_caption, trained))
     documents = [_heard(trained, units) for units in speech]
     texts = []
@@ -62,17 +62,29 @@ def transcription_accuracy(
     None for a run without speech or interleaved rows, for one that cannot write token
     by token, and for data without labels.
     """
-    heard = [r for r in records if r.speech is not None and r.label is not None]
+    heard = [(part.units, label_of(r)) for r in records if (part := _speech(r))]
+    heard = [(units, label) for units, label in heard if label is not None]
     can_hear = SPEECH in trained.experiment.model.modalities
-    layout = trained.assembly.layouts.get(INTERLEAVED)
+    layout = _document_rows(trained)
     if not heard or not can_hear or layout is None:
         return None
     if why_not_token_by_token(trained.assembly.spec, layout):
         return None
-    texts = transcribe(trained, [record.speech or () for record in heard])
+    texts = transcribe(trained, [units for units, _ in heard])
     named = [digit_in_caption(text) for text in texts]
-    right = [said == record.label for said, record in zip(named, heard, strict=True)]
+    right = [said == label for said, (_, label) in zip(named, heard, strict=True)]
     return float(np.mean(right))
+
+
+def _speech(record: Record) -> Speech | None:
+    return next((part for part in record.parts if isinstance(part, Speech)), None)
+
+
+def _document_rows(trained: TrainedRun) -> InterleavedLayout | None:
+    """The layout of the first task with rows of documents; None without one."""
+    layouts = trained.assembly.layouts.values()
+    found = (each for each in layouts if isinstance(each, InterleavedLayout))
+    return next(found, None)
 
 
 def _heard(trained: TrainedRun, units: Sequence[int]) -> InterleavedDocument:

@@ -143,7 +143,7 @@ def starting_experiment(
             image_line=side if family.has_lines else 0,
             code_size=downsampling,
             resize=True,
-            caption_tokens=chosen.sizes.caption_tokens,
+            caption_tokens=chosen.sizes.text_tokens,
             batch_size=chosen.batch_rows,
         ),
         tasks=_tasks(source, side),
@@ -154,11 +154,21 @@ def starting_experiment(
 
 
 def _tasks(source: Source, side: int) -> tuple[Task, ...]:
-    """The rows of a training step: of tasks that the released model knows."""
+    """The rows of a training step, of tasks that the released model knows.
+
+    Others of the preset, which routes may name, are there without a share.
+    """
     family, shares = source.family, dict(source.family.shares)
     if not source.layout.reads_codes:
-        shares["text_to_image"] += shares.pop("image_to_text")
-    return shared(family.tasks(source.text_tokenizer, side), **shares)
+        shares["text_to_image"] += shares["image_to_text"]
+        shares["image_to_text"] = 0
+    known = family.tasks(source.text_tokenizer, side)
+    others = tuple(
+        dataclasses.replace(task, share=0)
+        for task in preset(family.preset).tasks
+        if task.name not in known
+    )
+    return (*shared(known, **shares), *others)
 
 
 def copy_tensors(files: TensorFiles, names: Sequence[str], directory: Path) -> None:

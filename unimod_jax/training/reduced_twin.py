@@ -147,13 +147,13 @@ def _small_data(experiment: Experiment) -> DataConfig:
     if experiment.data.name not in (OWN_RECORDS, DIGITS):
         return dataclasses.replace(experiment.data, batch_size=batch_size)
     spoken = SPEECH in experiment.model.modalities
-    speech = {"speech_units": NUM_UNITS, "speech_tokens": LONGEST} if spoken else {}
     return DataConfig(
         parts=("image", "text=captions", *(("speech",) if spoken else ())),
         batch_size=batch_size,
         caption_tokens=_LONGEST_CAPTION,
         image_line=_CODES_PER_LINE if experiment.data.image_line else 0,
-        **speech,
+        speech_units=NUM_UNITS if spoken else 0,
+        speech_tokens=LONGEST if spoken else 0,
     )
 
 

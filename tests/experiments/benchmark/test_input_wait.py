@@ -65,14 +65,16 @@ def test_quick_rows_can_be_made():
 
 def test_a_picture_is_decoded_made_grey_and_shrunk():
     pictures = made_up_pictures(PICTURE_SIZE, count=2)
-    config = DataConfig(image_size=4, resize=True, label_feature="")
+    config = DataConfig(
+        image_size=4, resize=True, parts=("image", "text"), attributes=()
+    )
     records = EncodedPictures(config, pictures, ["one", "two", "three"])
     assert len(records) == 3
-    assert records[2].captions == ("three",)
+    assert records[2].texts == ("three",)
     grey = decode_image(pictures[0], "picture 0", "L")
     assert grey.shape == (PICTURE_SIZE, PICTURE_SIZE, 1)
-    np.testing.assert_array_equal(records[2].image, fit_to_square(grey, 4))
-    assert [record.captions for record in records[1:]] == [("two",), ("three",)]
+    np.testing.assert_array_equal(records[2].images[0].pixels, fit_to_square(grey, 4))
+    assert [record.texts for record in records[1:]] == [("two",), ("three",)]
 
 
 def test_turns_begin_without_anything_prepared():

@@ -36,7 +36,6 @@ from experiments.benchmark.suite import Setting
 from experiments.benchmark.workload import Workload
 from unimod_jax.layout import Document, lay_out
 from unimod_jax.models import UnifiedModel
-from unimod_jax.objectives import TEXT_TO_IMAGE
 
 SETTING = Setting("cpu", seconds=0.0, quick=True, say=lambda line: None)
 
@@ -145,7 +144,7 @@ def test_parameters_without_a_place_are_refused(place):
 
 def test_rows_are_in_sequence_order_however_they_are_stored():
     stored_together, stored_apart = (
-        torch_batch(batch_of(workload_of(system))[TEXT_TO_IMAGE])
+        torch_batch(batch_of(workload_of(system))["text_to_image"])
         for system in ("dense", "mot")
     )
     assert stored_together.keys() == {"token_BT", "target_BT", "modality_BT"}
@@ -154,7 +153,7 @@ def test_rows_are_in_sequence_order_however_they_are_stored():
 
 
 def test_each_token_predicts_the_next_and_the_last_nothing():
-    rows = torch_batch(batch_of(workload_of("mot"))[TEXT_TO_IMAGE])
+    rows = torch_batch(batch_of(workload_of("mot"))["text_to_image"])
     token_BT, target_BT = rows["token_BT"], rows["target_BT"]
     assert token_BT.shape == (2, 32)
     np.testing.assert_array_equal(target_BT[:, :-1], token_BT[:, 1:])
@@ -164,7 +163,7 @@ def test_each_token_predicts_the_next_and_the_last_nothing():
 
 
 def test_rows_with_empty_slots_are_refused():
-    layout = workload_of("dense").layouts[TEXT_TO_IMAGE]
+    layout = workload_of("dense").layouts["text_to_image"]
     row = lay_out(Document({"begin": [1], "image": [40] * 16}), layout)
     group = jax.tree.map(lambda x: x[None], row)
     with pytest.raises(ValueError, match="full causal rows"):

@@ -6,10 +6,9 @@ import pytest
 
 from experiments.benchmark.prepared_step import prepare_step, race
 from experiments.benchmark.random_rows import random_batch
-from experiments.benchmark.towers import ThreeModalities
+from experiments.benchmark.towers import three_modalities
 from experiments.benchmark.workload import Size, Workload, sized
-from unimod_jax.layout import SpecialTokens
-from unimod_jax.objectives import SequenceSizes
+from unimod_jax.layout import PartSizes, SpecialTokens, rows_of_task
 from unimod_jax.presets import PRESETS
 
 ROWS = {"text_to_image": 1, "image_to_text": 2}
@@ -26,6 +25,11 @@ def test_sizes_change_and_the_plan_stays():
     for experiment in (whole, small):
         assert not experiment.model.has_dropout
         assert Workload.of(experiment).rows == ROWS
+
+
+def test_rows_for_a_task_that_there_is_not_are_refused():
+    with pytest.raises(ValueError, match=r"no tasks \['text_to_imag'\] among .*name"):
+        sized("emu3", "unimod", Size({"text_to_imag": 1}))
 
 
 @pytest.mark.parametrize(
@@ -51,11 +55,11 @@ def test_every_slot_of_a_random_row_is_filled(name):
 
 
 def test_rows_of_three_modalities_hold_all_three():
-    sizes = SequenceSizes(caption_tokens=3, image_tokens=4, image_patches=0)
+    sizes = PartSizes(text_tokens=3, image_codes=4)
     spec = Workload.of(
         sized("chameleon_37m_speech", "mot", Size({"interleaved": 1}))
     ).spec
-    (layout,) = ThreeModalities().layouts(sizes, spec.streams).values()
+    layout = rows_of_task(three_modalities(3), sizes, spec.streams)
     assert {name: layout.num_tokens(name) for name in layout.stream_names} == {
         "text": 5,
         "image": 4,

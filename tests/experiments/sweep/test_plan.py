@@ -115,6 +115,8 @@ def test_values_that_would_share_a_folder_are_refused(values: str):
         (["mood.keep_ratio=1"], [], r"did you mean mod\?"),
         (["nonsense=1"], [], "no such option; see --help"),
         (["data.name.first=1"], [], "no such option"),
+        (["tasks.text.share=1"], [], r"did you mean tasks\.text_only\?"),
+        (["tasks.text_only.prefix=a"], [], "no such option"),
         (["mod=1"], [], r"group of options; .* such as mod\."),
         (["data.seed=1", "data.seed=2"], [], "is given twice"),
         (["data.batch_size=1"], ["--data.batch-size=3"], "is varied and given too"),
@@ -127,7 +129,7 @@ def test_axes_that_no_point_could_have_are_refused(texts, fixed, sentence):
 
 
 def test_every_group_and_the_topology_can_be_varied():
-    texts = ["topology=cpu:1", "objective.task_weights.text_only=0,1", "mesh.data=2"]
+    texts = ["topology=cpu:1", "tasks.text_only.loss_weight=0,1", "mesh.data=2"]
     check_axes(DEMO, [parse_axis(text) for text in texts], ["--training.steps", "3"])
 
 

@@ -17,9 +17,9 @@ SMALL = {
     "model.num_layers": "1",
     "model.width": "16",
     "model.head_dim": "4",
-    "task_shares.image_to_text": "0",
-    "task_shares.text_only": "0",
-    "task_shares.text_to_image": "1",
+    "tasks.image_to_text.share": "0",
+    "tasks.text_only.share": "0",
+    "tasks.text_to_image.share": "1",
     "data.batch_size": "2",
 }
 

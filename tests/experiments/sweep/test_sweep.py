@@ -164,7 +164,7 @@ def test_the_options_of_an_experiment_are_listed(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["toy/demo", "--help"])
     assert stopped.value.code == 0
-    assert "--mod.keep-ratio" in capsys.readouterr().out
+    assert "--mod.keep_ratio" in capsys.readouterr().out
 
 
 def test_a_point_has_so_much_time(tmp_path: Path):

@@ -55,6 +55,19 @@ def captions_of(digit: int, scan: int) -> tuple[str, ...]:
     )
 
 
+def turns_about(digit: int) -> tuple[tuple[str, str], ...]:
+    """Questions about a scan with their answers, in the order in which they are asked.
+
+    Args:
+      digit: 0..9, what the scan shows.
+    """
+    return (
+        ("which digit is it?", DIGIT_WORDS[digit]),
+        ("is it even?", "yes" if digit % 2 == 0 else "no"),
+        ("is it more than four?", "yes" if digit > 4 else "no"),
+    )
+
+
 def digit_in_caption(text: str) -> int | None:
     """The one digit that a text names, by word or numeral.
 

@@ -102,7 +102,9 @@ def tasks(tokenizer: TextTokenizer) -> TaskFamily:
     rows.
     """
     markers = marker_ids(tokenizer.pieces, ("<|t2i|>", "<|mmu|>"), "Show-o")
-    task_id = dict(zip(("text_to_image", "image_to_text"), markers, strict=True))
+    task_id: dict[str, int] = dict(
+        zip(("text_to_image", "image_to_text"), markers, strict=True)
+    )
     family = dict(masked_image_tasks(tokenizer.vocabulary.special, task_id))
     described = with_piece(family["image_to_text"], "caption", wording=" {}")
     question = Piece(

@@ -1,0 +1,1 @@
+"""Documents with any number of pictures, in reading order, packed into rows."""
