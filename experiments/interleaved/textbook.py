@@ -1,8 +1,8 @@
 """Sections of two textbooks: text and figures in reading order, packed into rows.
 
 Tests: documents as they are: any number of figures, cut between parts or inside texts
-where they are longer than a row; MoT towers and causal gates over packed rows, denoised figures
-(Transfusion).
+where they are longer than a row; towers and causal gates over packed rows; figures that
+are denoised (Transfusion).
 Run: python -m experiments.train interleaved/textbook --data.directory DIR --tiny
 (DIR holds the unpacked archive: documents.jsonl and png/; see docs/custom_data.md.)
 Expect: 0.98 of all slots filled; the tiny form's loss falls from 7 to 5 in 200 steps.

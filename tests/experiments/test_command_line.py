@@ -149,7 +149,7 @@ def test_other_errors_keep_their_traceback():
 
 
 def test_a_model_without_the_modalities_of_its_data_is_refused():
-    with pytest.raises(ValueError, match="name all of these"):
+    with pytest.raises(ValueError, match="the modality 'image', but the model has"):
         load = load_experiment("toy/demo")
         model = dataclasses.replace(load.model, modalities=("text",))
         dataclasses.replace(load, model=model)

@@ -158,7 +158,7 @@ def rows_of_segments(draw):
             f"segment_{index}",
             draw(st.sampled_from([TEXT, IMAGE])),
             draw(st.integers(1, 4)),
-            bidirectional=draw(st.booleans()),
+            span=draw(st.sampled_from(["", "", "image", "other"])),
             predicted_by=draw(st.sampled_from(["predecessor", "nothing"])),
         )
         segments.append(segment)
@@ -171,10 +171,11 @@ def rows_of_segments(draw):
 
 def visible_by_definition(segments, lengths, prefix_segment):
     """The rule in words: what came before, one's own span, and the prefix."""
-    span, prefix_end, run = [], 0, 0
+    span, prefix_end, run, before = [], 0, 0, ""
     for segment in segments:
-        run += not segment.bidirectional
-        span += [run if segment.bidirectional else None] * lengths[segment.name]
+        run += segment.span != before
+        before = segment.span
+        span += [run if segment.span else None] * lengths[segment.name]
         if segment.name == prefix_segment:
             prefix_end = len(span)
     return np.array(
