@@ -85,7 +85,8 @@ def flops_by_xla(spec, objective, layout):
         outputs, _ = model.apply(variables, batch)
         (group,) = batch.values()
         noise = group.patch_BNP if layout.num_patches else None
-        return objective.task_loss(group, outputs[layout.task], noise)[0]
+        sums = objective.loss_sums(group, outputs[layout.task], noise)
+        return objective.loss_of(sums)
 
     # Less work in LLVM, which comes after the program that is counted.
     options = {"xla_backend_optimization_level": 0}

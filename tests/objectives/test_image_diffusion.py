@@ -32,6 +32,7 @@ from unimod_jax.objectives import (
     TEXT_ONLY,
     TEXT_TO_IMAGE,
     ImageDiffusion,
+    task_loss,
 )
 from unimod_jax.objectives.image_diffusion import (
     add_noise,
@@ -174,10 +175,11 @@ def test_places_without_an_image_do_not_dilute_the_loss():
     group = interleaved_group([(1.0, 1.0), (1.0,), ()])
     noise_BNP = jnp.zeros(group.patch_BNP.shape)
     told = perfect(group, jnp.full_like(noise_BNP, 2.0))
-    assert noise_loss(group, told, noise_BNP) == 4.0
+    assert noise_loss(group, told, noise_BNP).mean == 4.0
     empty = interleaved_group([()])
     nothing = perfect(empty, jnp.zeros(empty.patch_BNP.shape))
-    assert noise_loss(empty, nothing, jnp.zeros(empty.patch_BNP.shape)) == 0.0
+    unnoised = jnp.zeros(empty.patch_BNP.shape)
+    assert noise_loss(empty, nothing, unnoised).mean == 0.0
 
 
 def test_text_only_rows_are_untouched_and_have_no_noise(batch, corrupted):
@@ -189,14 +191,14 @@ def test_text_only_rows_are_untouched_and_have_no_noise(batch, corrupted):
 def test_perfect_prediction_has_no_loss(corrupted):
     seen, noise = corrupted
     group, noise_BNP = seen[TEXT_TO_IMAGE], noise[TEXT_TO_IMAGE]
-    assert noise_loss(group, perfect(group, noise_BNP), noise_BNP) == 0.0
+    assert noise_loss(group, perfect(group, noise_BNP), noise_BNP).mean == 0.0
 
 
 def test_the_loss_is_the_mean_squared_error_over_all_values(corrupted):
     seen, noise = corrupted
     group, noise_BNP = seen[TEXT_TO_IMAGE], noise[TEXT_TO_IMAGE]
     wrong_BNP = jax.random.normal(jax.random.key(5), noise_BNP.shape)
-    loss = noise_loss(group, perfect(group, wrong_BNP), noise_BNP)
+    loss = noise_loss(group, perfect(group, wrong_BNP), noise_BNP).mean
     expected = np.mean((np.asarray(wrong_BNP) - np.asarray(noise_BNP)) ** 2)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
@@ -209,13 +211,14 @@ def test_diffusion_is_weighted_beside_text(corrupted):
         for name, stream in group.streams.items()
     }
     output = output_with(logits, perfect(group, jnp.zeros_like(noise_BNP)).patches)
-    loss, metrics = ImageDiffusion(diffusion_weight=5.0).task_loss(
-        group, output, noise_BNP
-    )
+    objective = ImageDiffusion(diffusion_weight=5.0)
+    sums = objective.loss_sums(group, output, noise_BNP)
+    loss, metrics = task_loss(objective, sums)
     np.testing.assert_allclose(metrics["text_loss"], np.log(24), rtol=1e-5)
     np.testing.assert_allclose(metrics["image_loss"], np.mean(noise_BNP**2), rtol=1e-5)
     expected = metrics["text_loss"] + 5.0 * metrics["image_loss"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    without, metrics = ImageDiffusion().task_loss(group, output, None)
+    sums = objective.loss_sums(group, output, None)
+    without, metrics = task_loss(objective, sums)
     np.testing.assert_allclose(without, np.log(24), rtol=1e-5)
     assert "image_loss" not in metrics

@@ -23,9 +23,10 @@ from unimod_jax.objectives import (
     MaskedImage,
     NextToken,
     TaskWeights,
+    task_loss,
     total_loss,
 )
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.token_loss import token_loss, token_sums
 
 ONE_STREAM = (Stream.of(TEXT, IMAGE),)
 TWO_STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
@@ -67,7 +68,8 @@ def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
     layout = objective.layouts(SIZES, streams)[TEXT_TO_IMAGE]
     group = random_group(layout, num_rows=3)
     output = random_output(group)
-    loss, metrics = objective.task_loss(group, output, None)
+    sums = objective.loss_sums(group, output, None)
+    loss, metrics = task_loss(objective, sums)
     text, image = (numpy_losses(group, output)[name] for name in (TEXT, IMAGE))
     assert len(image) == 3 * SIZES.image_tokens
     weight = len(text) + 0.25 * len(image)
@@ -83,13 +85,13 @@ def test_weights_go_by_name_whatever_the_order_of_streams(order):
     group = random_group(layout, num_rows=3)
     stream = next(iter(group.streams))
     output = random_output(group)
+    sums = token_sums(group, output)
     images, weighed = (
-        token_loss(group, output, weights)
-        for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
+        token_loss(sums, weights) for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
     )
     # A modality that is not named weighs 1; one that is alone weighs the same at any.
-    np.testing.assert_allclose(images[0], images[1]["image_loss"], rtol=1e-6)
-    np.testing.assert_allclose(weighed[0], images[0], rtol=1e-6)
+    np.testing.assert_allclose(images, sums["image_loss"].mean, rtol=1e-6)
+    np.testing.assert_allclose(weighed, images, rtol=1e-6)
     target_BT = np.asarray(group.streams[stream].target_modality_BT)
     assert (target_BT == order.index(IMAGE)).sum() == 3 * SIZES.image_tokens
 
@@ -121,7 +123,7 @@ def test_slots_that_never_predict_are_left_out_without_a_trace(objective, stream
             return total / weight
 
         def of_their_slots(output, group=group, weights=weights):
-            return token_loss(group, output, weights)[0]
+            return token_loss(token_sums(group, output), weights)
 
         output = random_output(group)
         (loss, gradient), (expected, exact) = (
@@ -156,7 +158,11 @@ def test_what_empty_slots_predict_does_not_matter():
     changed = output_with(
         {"text+image": jnp.where(empty_BT[..., None], 1e4, logits_BTV)}
     )
-    losses = [NextToken().task_loss(group, out, None)[0] for out in (output, changed)]
+    objective = NextToken()
+    losses = [
+        objective.loss_of(objective.loss_sums(group, out, None))
+        for out in (output, changed)
+    ]
     assert losses[0] == losses[1]
 
 
@@ -169,7 +175,8 @@ def test_rows_without_targets_have_a_finite_loss_of_zero():
         for field in stream.__dataclass_fields__
     }
     group = random_group(layout, 1).with_stream("text+image", **batched)
-    loss, metrics = NextToken().task_loss(group, random_output(group), None)
+    sums = NextToken().loss_sums(group, random_output(group), None)
+    loss, metrics = task_loss(NextToken(), sums)
     assert loss == 0.0
     assert metrics == {"text_loss": 0.0}
 

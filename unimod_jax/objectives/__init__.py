@@ -18,13 +18,17 @@ from unimod_jax.objectives.objective import (
     Objective,
     SequenceSizes,
     TaskWeights,
+    task_loss,
     total_loss,
 )
 from unimod_jax.objectives.router_losses import router_loss
+from unimod_jax.objectives.token_loss import LossSum, LossSums
 
 __all__ = [
     "IMAGE_TO_TEXT",
     "INTERLEAVED",
+    "LossSum",
+    "LossSums",
     "TASKS",
     "TEXT_ONLY",
     "TEXT_TO_IMAGE",
@@ -35,5 +39,6 @@ __all__ = [
     "SequenceSizes",
     "TaskWeights",
     "router_loss",
+    "task_loss",
     "total_loss",
 ]

@@ -29,19 +29,25 @@ from unimod_jax.objectives.objective import (
     INTERLEAVED,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
-    Metrics,
     Noise,
     SequenceSizes,
     TaskWeights,
 )
 from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.token_loss import (
+    LossSum,
+    LossSums,
+    token_loss,
+    token_sums,
+)
 
 _SCHEDULE_OFFSET = 0.008
 """s of the cosine schedule (Nichol and Dhariwal, 2102.09672, equation 17)."""
 
 _SMALLEST_SIGNAL = 1e-4
 """Floor of the signal share, in place of the discrete schedule's beta clip at 0.999."""
+
+_NOISE_LOSS = f"{IMAGE}_loss"
 
 
 def signal_share(time: jax.Array) -> jax.Array:
@@ -136,16 +142,22 @@ class ImageDiffusion:
                 seen[task], noise[task] = noise_patches(batch[task], task_key)
         return seen, noise
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """L_LM + lambda L_DDPM over the group."""
-        loss, metrics = token_loss(group, output, {})
+    ) -> LossSums:
+        """Cross-entropy of text, and the squared error of the predicted noise."""
+        sums = token_sums(group, output)
         if noise is not None:
-            image_loss = noise_loss(group, output, noise)
-            metrics["image_loss"] = image_loss
-            loss += self.diffusion_weight * image_loss
-        return loss, metrics
+            sums[_NOISE_LOSS] = noise_loss(group, output, noise)
+        return sums
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """L_LM + lambda L_DDPM."""
+        tokens = {name: part for name, part in sums.items() if name != _NOISE_LOSS}
+        loss = token_loss(tokens, {})
+        if _NOISE_LOSS in sums:
+            loss += self.diffusion_weight * sums[_NOISE_LOSS].mean
+        return loss
 
 
 def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Array]:
@@ -169,10 +181,8 @@ def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Ar
     return noised, noise_BNP
 
 
-def noise_loss(
-    group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array
-) -> jax.Array:
-    """Mean squared error of the predicted noise over all values of all images.
+def noise_loss(group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array) -> LossSum:
+    """Squared error of the predicted noise over all values of all images.
 
     Places for images that a row does not have count for nothing.
     """
@@ -183,4 +193,4 @@ def noise_loss(
         is_patch_BT1 = (patch_index_BT >= 0)[..., None].astype(jnp.float32)
         total += jnp.sum(jnp.square(error_BTP) * is_patch_BT1)
         num_patches += jnp.sum(is_patch_BT1)
-    return total / (jnp.maximum(num_patches, 1.0) * noise_BNP.shape[-1])
+    return LossSum(total, num_patches * noise_BNP.shape[-1])

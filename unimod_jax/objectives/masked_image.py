@@ -29,7 +29,6 @@ from unimod_jax.objectives.objective import (
     IMAGE_TO_TEXT,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
-    Metrics,
     Noise,
     SequenceSizes,
     TaskWeights,
@@ -39,7 +38,7 @@ from unimod_jax.objectives.segments import (
     seen_both_ways,
     segments_of,
 )
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.token_loss import LossSums, token_loss, token_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +112,16 @@ class MaskedImage:
             seen[IMAGE_TO_TEXT] = hide_image_codes(group, hidden_BN)
         return seen, {}
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """Mean cross-entropy over hidden codes, or over caption tokens."""
+    ) -> LossSums:
+        """Cross-entropy of hidden codes, or of caption tokens."""
         del noise
-        return token_loss(group, output, {})
+        return token_sums(group, output)
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """Mean over the targets."""
+        return token_loss(sums, {})
 
 
 def choose_hidden(shape: tuple[int, int], key: jax.Array) -> jax.Array:

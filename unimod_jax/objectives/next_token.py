@@ -26,13 +26,12 @@ from unimod_jax.objectives.objective import (
     INTERLEAVED,
     TEXT_ONLY,
     TEXT_TO_IMAGE,
-    Metrics,
     Noise,
     SequenceSizes,
     TaskWeights,
 )
 from unimod_jax.objectives.segments import all_but_what_is_given, segments_of
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.token_loss import LossSums, token_loss, token_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +96,13 @@ class NextToken:
         del key
         return batch, {}
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """Weighted mean cross-entropy of the task's targets."""
+    ) -> LossSums:
+        """Cross-entropy of the task's targets."""
         del noise
-        weights = {IMAGE: self.image_weight}
-        return token_loss(group, output, weights, self.z_loss)
+        return token_sums(group, output, with_z_loss=self.z_loss > 0)
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """Weighted mean over the targets."""
+        return token_loss(sums, {IMAGE: self.image_weight}, self.z_loss)

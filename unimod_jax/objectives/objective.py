@@ -16,6 +16,7 @@ from unimod_jax.layout import (
     UnifiedBatch,
 )
 from unimod_jax.models import GroupOutput
+from unimod_jax.objectives.token_loss import Z_LOSS, LossSums
 
 TEXT_TO_IMAGE = "text_to_image"
 IMAGE_TO_TEXT = "image_to_text"
@@ -109,11 +110,29 @@ class Objective(Protocol):
         """The batch the model sees (masked, noised, or as it is), and the noise."""
         ...
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """A task's loss, and its parts by name, such as "image_loss"."""
+    ) -> LossSums:
+        """The parts of a task's loss by name, such as "image_loss", summed over rows.
+
+        Rows without targets add nothing, and parts of all rows add up.
+        """
         ...
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """A task's loss, of its parts."""
+        ...
+
+
+def task_loss(objective: Objective, sums: LossSums) -> tuple[jax.Array, Metrics]:
+    """A task's loss, and the means that are reported of its parts.
+
+    Args:
+      objective: of the task.
+      sums: from its `loss_sums`, of all rows.
+    """
+    means = {name: part.mean for name, part in sums.items() if name != Z_LOSS}
+    return objective.loss_of(sums), means
 
 
 def total_loss(
@@ -135,7 +154,8 @@ def total_loss(
     """
     losses, metrics = {}, {}
     for task, group in seen.items():
-        losses[task], parts = objective.task_loss(group, outputs[task], noise.get(task))
+        sums = objective.loss_sums(group, outputs[task], noise.get(task))
+        losses[task], parts = task_loss(objective, sums)
         metrics[f"{task}/loss"] = losses[task]
         metrics |= {f"{task}/{name}": value for name, value in parts.items()}
     return objective.task_weights.total(losses), metrics
