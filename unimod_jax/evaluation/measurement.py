@@ -35,6 +35,9 @@ from unimod_jax.objectives import (
     ImageDiffusion,
     MaskedImage,
 )
+from unimod_jax.parallel import MeshConfig
+from unimod_jax.training import Assembly
+from unimod_jax.training.held_out import HeldOutLoss
 from unimod_jax.training.learned_codec import coded
 
 SEED = 0
@@ -59,6 +62,7 @@ class Evaluation:
       records: the held-out records.
       notes: sentences on what could not be measured.
       seconds: part -> how long measuring it took.
+      held_out: its losses on held-out rows, as `HeldOutLoss` names them.
     """
 
     trained: TrainedRun
@@ -72,6 +76,7 @@ class Evaluation:
     records: Sequence[Record]
     notes: list[str]
     seconds: dict[str, float]
+    held_out: dict[str, float]
 
 
 def measure(
@@ -93,6 +98,8 @@ def measure(
     captions = drawings = None
     refusals = {task: _why_not(trained, task) for task in _GENERATED}
     notes += dict.fromkeys(filter(None, refusals.values()))
+    with _clock(seconds, "held_out"):
+        held_out = _held_out(trained, records)
     with _clock(seconds, "captions"):
         if not refusals[IMAGE_TO_TEXT]:
             captions = judge_captions(sampler, shown, has_digits)
@@ -127,7 +134,17 @@ def measure(
         records,
         notes,
         seconds,
+        held_out,
     )
+
+
+def _held_out(trained: TrainedRun, records: Sequence[Record]) -> dict[str, float]:
+    """The held-out losses that training would measure, on one device."""
+    own = dataclasses.replace(trained.experiment, mesh=MeshConfig())
+    firsts = records[: own.training.held_out_rows * own.data.documents_per_row]
+    firsts = coded(firsts, trained.codec, own.data)
+    measured = HeldOutLoss(Assembly(own), trained.model, firsts, trained.tokenizer)
+    return measured(trained.variables)
 
 
 _GENERATED = {
