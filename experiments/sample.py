@@ -109,7 +109,7 @@ def _draw(options: argparse.Namespace) -> None:
         write_png,
     )
 
-    check_writable(options.out)
+    check_writable(options.out, "the image")
     prompts = [prompt for prompt in options.prompt for _ in range(options.count)]
     sampler = Sampler(
         open_run(options.run), batch_size=min(len(prompts), _LARGEST_BATCH)

@@ -101,7 +101,7 @@ def _summary(figures: Mapping[str, Any]) -> str:
 
 def _shown(names: Sequence[str]) -> list[Shown]:
     """Losses, seconds, rate and kept shares, as far as there are any."""
-    tasks = sorted(name for name in names if name.endswith("/loss"))
+    tasks = sorted(name for name in names if re.fullmatch("[^/]+/loss", name))
     kept = sorted(x for x in names if x.startswith("kept/") and not _KEPT.fullmatch(x))
     shown = [
         Shown("loss", "loss"),

@@ -14,20 +14,37 @@ from unimod_jax.data import (
 )
 from unimod_jax.layout import (
     IMAGE,
+    TASK_IDS,
     TEXT,
-    SegmentSpec,
+    PartSizes,
+    Piece,
     SpecialTokens,
     Stream,
+    Task,
     TaskLayout,
+    rows_of_task,
 )
 
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
 SPECIAL = SpecialTokens()
+SIZES = PartSizes(text_tokens=12, image_codes=64)
+BEGIN = Piece.fixed("begin", SPECIAL.begin)
+BEGIN_IMAGE = Piece.fixed("begin_image", SPECIAL.begin_image)
+END_IMAGE = Piece.fixed("end_image", SPECIAL.end_image)
 
 
-def marker(name: str, token: int) -> SegmentSpec:
-    """A fixed segment of one slot, on which nothing is trained."""
-    return SegmentSpec(name, TEXT, 1, predicted_by="nothing", ids=(token,))
+def task_marker(number: int) -> Piece:
+    """Says in the row which task it is for."""
+    return Piece.fixed("task", TASK_IDS[number])
+
+
+def with_segment(layout: TaskLayout, name: str, **changes: object) -> TaskLayout:
+    """The layout with some fields of one of its segments replaced."""
+    segments = tuple(
+        dataclasses.replace(segment, **changes) if segment.name == name else segment
+        for segment in layout.segments
+    )
+    return dataclasses.replace(layout, segments=segments)
 
 
 @pytest.fixture(scope="session")
@@ -49,65 +66,41 @@ def test_records(digits: DataConfig) -> SplitRecords:
 
 @pytest.fixture(scope="session")
 def tokenizer(digits: DataConfig, train_records: SplitRecords) -> TextTokenizer:
-    captions = (text for record in train_records for text in record.captions)
+    captions = (text for record in train_records for text in record.texts)
     return TextTokenizer.train(captions, Vocabulary.of(digits))
 
 
 @pytest.fixture(scope="session")
 def text_to_image() -> TaskLayout:
-    image = SegmentSpec("image", IMAGE, 64, bidirectional=True, predicted_by="itself")
-    return TaskLayout(
-        "text_to_image",
-        (
-            marker("begin", SPECIAL.begin),
-            marker("task", SPECIAL.text_to_image),
-            SegmentSpec("prompt", TEXT, 12, predicted_by="nothing"),
-            marker("begin_image", SPECIAL.begin_image),
-            image,
-            marker("end_image", SPECIAL.end_image),
-        ),
-        STREAMS,
-        reads_whole_row=True,
+    prompt = Piece("prompt", TEXT, part="text", predicted_by="nothing", droppable=True)
+    image = Piece(
+        *("image", IMAGE),
+        part="image",
+        written=True,
+        predicted_by="itself",
+        span="image",
     )
+    pieces = (BEGIN, task_marker(3), prompt, BEGIN_IMAGE, image, END_IMAGE)
+    task = Task("text_to_image", pieces, reads_whole_row=True)
+    return rows_of_task(task, SIZES, STREAMS)
 
 
 @pytest.fixture(scope="session")
 def diffusion(text_to_image: TaskLayout) -> TaskLayout:
-    image = SegmentSpec(
-        "image", IMAGE, 16, bidirectional=True, predicted_by="itself", continuous=True
-    )
-    segments = tuple(
-        image if segment.name == "image" else segment
-        for segment in text_to_image.segments
-    )
-    return dataclasses.replace(text_to_image, segments=segments)
+    return with_segment(text_to_image, "image", num_slots=16, continuous=True)
 
 
 @pytest.fixture(scope="session")
 def image_to_text() -> TaskLayout:
-    return TaskLayout(
-        "image_to_text",
-        (
-            marker("begin", SPECIAL.begin),
-            marker("task", SPECIAL.image_to_text),
-            marker("begin_image", SPECIAL.begin_image),
-            SegmentSpec("image", IMAGE, 64, bidirectional=True, predicted_by="nothing"),
-            marker("end_image", SPECIAL.end_image),
-            SegmentSpec("caption", TEXT, 12),
-        ),
-        STREAMS,
-        prefix_segment="end_image",
-    )
+    image = Piece("image", IMAGE, part="image", span="image", predicted_by="nothing")
+    caption = Piece("caption", num_slots=11, part="text", written=True)
+    pieces = (BEGIN, task_marker(4), BEGIN_IMAGE, image, END_IMAGE, caption)
+    task = Task("image_to_text", pieces, prefix="end_image")
+    return rows_of_task(task, SIZES, STREAMS)
 
 
 @pytest.fixture(scope="session")
 def text_only() -> TaskLayout:
-    return TaskLayout(
-        "text_only",
-        (
-            marker("begin", SPECIAL.begin),
-            marker("task", SPECIAL.text_only),
-            SegmentSpec("text", TEXT, 12),
-        ),
-        STREAMS,
-    )
+    text = Piece("text", num_slots=11, part="text", written=True)
+    task = Task("text_only", (BEGIN, task_marker(5), text))
+    return rows_of_task(task, SIZES, STREAMS)

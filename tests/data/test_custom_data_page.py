@@ -30,7 +30,7 @@ def test_the_printed_programs_build_and_read_a_data_set(tmp_path):
         check=True,
     ).stdout
     assert "3 records" in output
-    assert "caption   nearly black" in output
+    assert "        | nearly black" in output
     assert "uint8 [8, 8, 3]" in output
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.conftest import with_segment
 from unimod_jax.data import (
     DataConfig,
     DataError,
@@ -54,9 +55,8 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
     return DataConfig(
         name="flags",
         directory=str(directory),
-        image_feature="picture",
-        caption_feature="text",
-        label_feature="",
+        parts=("image=picture", "text"),
+        attributes=(),
         train_split="everything",
         image_channels=3,
         image_levels=256,
@@ -67,25 +67,20 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> DataConfig:
 def test_it_is_read_with_options_alone(flags):
     assert prepare(flags).name == "1.2.0"
     records = open_split(flags, flags.train_split)
-    captions = {record.captions: record for record in records}
+    captions = {record.texts: record for record in records}
     assert set(captions) == {(f"a {c} flag",) for c in ("red", "green", "blue")}
     red = captions[("a red flag",)]
-    assert red.label is None
-    np.testing.assert_array_equal(red.image, np.full((8, 8, 3), (255, 0, 0)))
+    assert not red.attributes
+    (image,) = red.images
+    np.testing.assert_array_equal(image.pixels, np.full((8, 8, 3), (255, 0, 0)))
 
 
 def test_it_fills_rows(flags, text_to_image):
     records = open_split(flags, "everything")
     tokenizer = TextTokenizer.train(
-        (text for record in records for text in record.captions), Vocabulary.of(flags)
+        (text for record in records for text in record.texts), Vocabulary.of(flags)
     )
-    segments = tuple(
-        dataclasses.replace(segment, num_slots=8 * 8 * 3)
-        if segment.name == "image"
-        else segment
-        for segment in text_to_image.segments
-    )
-    layout = dataclasses.replace(text_to_image, segments=segments)
+    layout = with_segment(text_to_image, "image", num_slots=8 * 8 * 3)
     row = fill(records[0], layout, flags, tokenizer)
     assert len(row.tokens["image"]) == 192
 
@@ -95,7 +90,7 @@ def test_it_fills_rows(flags, text_to_image):
     [
         ({"resize": False}, r"flags/everything is 12 x 10 pixels but data.image_size"),
         ({"image_channels": 1}, "has 3 channels but data.image_channels is 1"),
-        ({"label_feature": "label"}, "no feature 'label'"),
+        ({"attributes": ("label",)}, "no feature 'label'"),
         ({"train_split": "train"}, r"no split 'train', only \['everything'\]"),
     ],
 )

@@ -46,7 +46,7 @@ def test_patches_span_minus_one_to_one():
 
 
 def test_noisy_patches_are_clipped_and_rounded_to_levels(train_records):
-    image = train_records[0].image
+    image = train_records[0].images[0].pixels
     noise = np.linspace(-0.06, 0.06, 64, dtype=np.float32).reshape(16, 4)
     patch_NP = pixels_to_patches(image, GREY) + noise
     np.testing.assert_array_equal(patches_to_pixels(patch_NP, GREY), image)
@@ -65,7 +65,7 @@ def test_codes_and_patches_of_the_wrong_kind_are_refused():
 
 
 def test_an_image_file_is_converted_to_what_the_model_reads(tmp_path, train_records):
-    image = train_records[0].image
+    image = train_records[0].images[0].pixels
     path = tmp_path / "scan.png"
     grey = Image.fromarray(image[:, :, 0])
     for mode in ("L", "RGB", "RGBA", "LA"):

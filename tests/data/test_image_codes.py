@@ -8,13 +8,17 @@ from unimod_jax.data import (
     DataConfig,
     DataError,
     GreyLevels,
+    Image,
     LearnedCodec,
     Record,
+    Text,
     codes_to_pixels,
     encode_batch,
-    encode_records,
+    encode_images,
     fill,
+    first_images,
     pixels_to_codes,
+    with_codes,
 )
 from unimod_jax.data.released import pixels
 
@@ -76,17 +80,33 @@ def test_a_learned_codec_scales_flattens_and_rounds_down():
     )
 
 
-def test_records_are_encoded_in_batches_of_one_size():
+def test_images_are_encoded_in_batches_of_one_size():
     codec, shown = Corners(), images(19)
-    records = [Record(image, ("a",), None, f"r{i}") for i, image in enumerate(shown)]
-    codes = encode_records(iter(records), codec)
+    codes = encode_images(iter(map(Image, shown)), codec)
     assert codec.batches == [8, 8, 8]
     np.testing.assert_array_equal(codes, shown[:, ::4, ::4, 0].reshape(19, 4))
-    encoded = CodedRecords(records, codes)
+
+
+def test_every_image_of_a_record_gets_its_own_codes():
+    codec, shown = Corners(), images(19)
+    counts = [1, 0, 3, 2, *[1] * 13]
+    left = iter(shown)
+    records = []
+    for number, count in enumerate(counts):
+        pictures = [Image(next(left)) for _ in range(count)]
+        parts = (Text(("a",)), *pictures[:1], Text(("b",)), *pictures[1:])
+        records.append(Record(parts, f"r{number}"))
+    np.testing.assert_array_equal(first_images(records), np.cumsum([0, *counts]))
+    encoded = with_codes(records, codec)
+    assert isinstance(encoded, CodedRecords)
+    assert codec.batches == [8, 8, 8]
     assert [record.key for record in encoded] == [record.key for record in records]
-    for record, image in zip(encoded[2:4], shown[2:4], strict=True):
-        np.testing.assert_array_equal(record.codes, image[::4, ::4, 0].ravel())
-        np.testing.assert_array_equal(record.image, image)
+    assert [record.texts for record in encoded] == [("a", "b")] * len(records)
+    coded = [image for record in encoded for image in record.images]
+    for image, pixel_YXC in zip(coded, shown, strict=True):
+        np.testing.assert_array_equal(image.codes, pixel_YXC[::4, ::4, 0].ravel())
+        np.testing.assert_array_equal(image.pixels, pixel_YXC)
+    assert [len(record.images) for record in encoded[2:4]] == [3, 2]
 
 
 def test_a_short_batch_is_filled_up():
@@ -98,7 +118,7 @@ def test_a_short_batch_is_filled_up():
 
 def test_codes_made_beforehand_are_what_a_row_holds(tokenizer, text_to_image, digits):
     codes = np.arange(64, dtype=np.int32) % 17
-    record = Record(images(1)[0], ("the digit 7",), None, "r0", codes=codes)
+    record = Record((Image(images(1)[0], codes=codes), Text(("the digit 7",))), "r0")
     row = fill(record, text_to_image, digits, tokenizer)
     start = tokenizer.vocabulary.image_start
     assert row.tokens["image"] == (start + codes).tolist()

@@ -11,17 +11,22 @@ import numpy as np
 import pytest
 
 from unimod_jax.data import (
-    DataConfig,
     DataError,
+    DocumentChoices,
+    PackedRows,
+    PartLengths,
+    Record,
+    Speech,
+    Text,
     TextTokenizer,
     Vocabulary,
     empty_rows,
     first_rows,
     image_ids,
     interleave,
+    part_lengths,
     pixels_to_codes,
     training_batches,
-    worst_case_slots,
 )
 from unimod_jax.data.image_codec import pixels_to_patches
 from unimod_jax.layout import (
@@ -37,7 +42,10 @@ SPECIAL = SpecialTokens()
 
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE), Stream.of(SPEECH))
 LAYOUT = InterleavedLayout(
-    "interleaved", STREAMS, ((TEXT, 2 * 18), (IMAGE, 2 * 64), (SPEECH, 2 * 5))
+    "interleaved",
+    STREAMS,
+    ((TEXT, 2 * 18), (IMAGE, 2 * 64), (SPEECH, 2 * 5)),
+    shuffled=True,
 )
 TRANSFUSION = InterleavedLayout(
     "interleaved",
@@ -46,6 +54,7 @@ TRANSFUSION = InterleavedLayout(
     patches_per_image=16,
     patch_size=4,
     bidirectional=(IMAGE,),
+    shuffled=True,
     captioned_time=0.5,
 )
 
@@ -64,9 +73,17 @@ def spoken_tokenizer(spoken, tokenizer):
 def records(train_records):
     """Eight records, every second one of which is spoken."""
     return [
-        dataclasses.replace(record, speech=(7, 0, index) if index % 2 else None)
+        dataclasses.replace(
+            record, parts=(*record.parts, Speech((7, 0, index)))[: 2 + index % 2]
+        )
         for index, record in enumerate(train_records[:8])
     ]
+
+
+def image_of(record):
+    """The pixels of a record's only image."""
+    (image,) = record.images
+    return image.pixels
 
 
 @pytest.fixture(scope="module")
@@ -74,31 +91,23 @@ def interleaved(spoken, spoken_tokenizer):
     """Makes a record an interleaved document with the randomness of a seed."""
 
     def make(record, seed, layout=LAYOUT):
+        lengths = part_lengths(record, layout, spoken, spoken_tokenizer)
         rng = np.random.default_rng(seed)
-        return interleave(record, layout, spoken, spoken_tokenizer, rng)
+        choices = DocumentChoices.drawn(lengths, layout.shuffled, rng)
+        return interleave(record, layout, spoken, spoken_tokenizer, choices)
 
     return make
-
-
-def test_the_slots_are_enough_for_the_longest_documents():
-    # Caption, BEGIN, END, and two markers each around the image and the speech.
-    silent = DataConfig(caption_tokens=4, documents_per_row=2)
-    assert worst_case_slots(silent, 4) == ((TEXT, 16), (IMAGE, 8))
-    spoken = dataclasses.replace(
-        silent, speech_feature="speech", speech_units=5, speech_tokens=3
-    )
-    assert worst_case_slots(spoken, 4) == ((TEXT, 20), (IMAGE, 8), (SPEECH, 6))
 
 
 def test_a_document_is_caption_image_and_speech_in_any_order(
     records, spoken, spoken_tokenizer, interleaved
 ):
     record, vocabulary = records[3], spoken_tokenizer.vocabulary
-    codes = pixels_to_codes(record.image, spoken) + vocabulary.image_start
-    units = [vocabulary.speech_start + unit for unit in record.speech]
+    codes = pixels_to_codes(image_of(record), spoken) + vocabulary.image_start
+    units = [vocabulary.speech_start + unit for unit in record.part("speech").units]
     image = [SPECIAL.begin_image, *codes.tolist(), SPECIAL.end_image]
     speech = [SPECIAL.begin_speech, *units, SPECIAL.end_speech]
-    captions = [spoken_tokenizer.encode(text) for text in record.captions]
+    captions = [spoken_tokenizer.encode(text) for text in record.texts]
     begin, end = [SPECIAL.begin], [SPECIAL.end]
     possible = {
         tuple(itertools.chain(begin, *order, end)): order
@@ -133,7 +142,7 @@ def test_an_image_before_its_caption_is_noised_less(records, spoken, interleaved
             if span.modality == TEXT and not markers & set(span.tokens)
         )
         np.testing.assert_array_equal(
-            spans[place].patches, pixels_to_patches(records[3].image, spoken)
+            spans[place].patches, pixels_to_patches(image_of(records[3]), spoken)
         )
         assert spans[place].bidirectional
         assert spans[place].largest_time == (0.5 if place < caption else 1.0)
@@ -141,10 +150,67 @@ def test_an_image_before_its_caption_is_noised_less(records, spoken, interleaved
     assert met == {False, True}
 
 
-def test_a_caption_that_is_too_long_is_refused_by_name(records, interleaved):
-    long = dataclasses.replace(records[3], captions=("seven " * 40,))
-    with pytest.raises(DataError, match=f"{long.key} is 4.* data.caption_tokens is 12"):
-        interleaved(long, 0)
+def test_parts_keep_their_reading_order_unless_they_are_shuffled(
+    records, interleaved, spoken_tokenizer
+):
+    first, second = records[1], records[2]
+    parts = (*first.parts, Text(("seven",)), *second.images)
+    layout = dataclasses.replace(LAYOUT, shuffled=False)
+    document = interleaved(Record(parts, "many"), 3, layout)
+    ids = [token for span in document.spans for token in span.tokens]
+    seven = spoken_tokenizer.encode("seven")
+    markers = [token for token in ids if token in SPECIAL.ids]
+    image = [SPECIAL.begin_image, SPECIAL.end_image]
+    speech = [SPECIAL.begin_speech, SPECIAL.end_speech]
+    assert markers == [SPECIAL.begin, *image, *speech, *image, SPECIAL.end]
+    start = ids.index(SPECIAL.end_speech) + 1
+    assert ids[start : start + len(seven) + 1] == [*seven, SPECIAL.begin_image]
+    assert document.name == "many"
+
+
+def test_lengths_are_those_of_the_document_and_no_image_is_decoded(
+    records, spoken, spoken_tokenizer
+):
+    def refuse():
+        raise AssertionError("an image was decoded")
+
+    image, captions, speech = records[3].parts
+    unread = dataclasses.replace(image, picture=refuse)
+    record = Record((unread, captions, speech), "unread")
+    words = tuple(len(spoken_tokenizer.encode(text)) for text in captions.texts)
+    arguments = spoken, spoken_tokenizer
+    for layout, size in ((LAYOUT, 64), (TRANSFUSION, 16)):
+        assert part_lengths(record, layout, *arguments) == (
+            PartLengths(IMAGE, (size,)),
+            PartLengths(TEXT, words),
+            PartLengths(SPEECH, (3,)),
+        )
+    lined = dataclasses.replace(LAYOUT, line_length=16)
+    assert part_lengths(record, lined, *arguments)[0].lengths == (64 + 4,)
+    PackedRows([record] * 3, LAYOUT, *arguments).filling()
+
+
+def test_a_part_that_rows_have_no_slots_for_is_refused_by_name(records, interleaved):
+    silent = dataclasses.replace(LAYOUT, slots=LAYOUT.slots[:2])
+    words = f"{records[3].key} has a part of speech, but rows of task 'interleaved'"
+    with pytest.raises(DataError, match=words):
+        interleaved(records[3], 0, silent)
+
+
+def test_a_caption_that_is_longer_than_a_row_is_cut(records, spoken, spoken_tokenizer):
+    text = " ".join(["seven"] * 90)
+    long = Record((Text((text,)),), "long")
+    rows = PackedRows([long], LAYOUT, spoken, spoken_tokenizer)
+    assert rows.filling().rows == 3
+    ids = [
+        [token for token in rows[number].streams[TEXT].token_id_BT if token]
+        for number in range(3)
+    ]
+    assert sorted(map(len, ids)) == [92 - 2 * 36, 36, 36]
+    vocabulary = spoken_tokenizer.encode(text)
+    assert sorted(itertools.chain(*ids)) == sorted(
+        [SPECIAL.begin, *vocabulary, SPECIAL.end]
+    )
 
 
 @pytest.fixture
@@ -178,7 +244,7 @@ def test_rows_hold_two_whole_records_each(batches, records, spoken, spoken_token
     assert (image.window_start_BT[:, :64] == 0).all()
     assert (image.window_start_BT[:, 64:] > 64).all()
     image_start = spoken_tokenizer.vocabulary.image_start
-    codes = {tuple(pixels_to_codes(r.image, spoken) + image_start) for r in records}
+    codes = {tuple(pixels_to_codes(image_of(r), spoken) + image_start) for r in records}
     assert {tuple(one) for one in image.token_id_BT.reshape(8, 64)} == codes
 
 
@@ -193,8 +259,9 @@ def test_an_epoch_has_every_record_and_all_its_speech(
         for token in group.streams[SPEECH].token_id_BT.ravel()
         if token
     )
-    expected = [unit for record in records if record.speech for unit in record.speech]
-    assert units == collections.Counter(2 * expected)
+    spoken = [part for r in records for part in r.parts if isinstance(part, Speech)]
+    expected = collections.Counter(unit for part in spoken for unit in part.units)
+    assert units == expected + expected
 
 
 def test_interleaved_batches_resume_exactly(batches):
@@ -242,14 +309,14 @@ def test_rows_without_chance_have_the_shapes_of_training(
     # The ninth row is the first record again.
     images = first["text_to_image"].streams[IMAGE].token_id_BT
     np.testing.assert_array_equal(images[8], images[0])
-    empty = empty_rows(layouts, spoken, spoken_tokenizer.vocabulary)
+    empty = empty_rows(layouts, spoken)
     assert jax.tree.structure(empty) == jax.tree.structure(first)
     assert (empty["interleaved"].streams[TEXT].position_BT == -1).all()
     assert empty["text_to_image"].num_rows == 1
 
 
 def test_lines_of_codes_end_with_a_token_of_their_own(train_records, digits):
-    vocabulary, image = Vocabulary.of(digits), train_records[0].image
+    vocabulary, image = Vocabulary.of(digits), image_of(train_records[0])
     levels = pixels_to_codes(image, digits)
     codes = levels + vocabulary.image_start
     assert image_ids(levels, vocabulary, 0) == codes.tolist()

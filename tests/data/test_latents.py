@@ -5,14 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.data.conftest import with_segment
 from unimod_jax.data import (
     CodedRecords,
     DataConfig,
     DataError,
+    DocumentChoices,
     LearnedLatents,
     StoredCodes,
-    encode_records,
+    encode_images,
     fill,
+    first_images,
     interleave,
     open_split,
     patches_to_latents,
@@ -76,14 +79,12 @@ def test_rows_hold_latents_from_disk_and_no_image_is_decoded(
     config, diffusion, tokenizer, tmp_path, monkeypatch
 ):
     records = open_split(config, "test")
-    image = dataclasses.replace(diffusion.segment("image"), num_slots=4)
-    layout = dataclasses.replace(
-        diffusion,
-        segments=tuple(image if s.name == "image" else s for s in diffusion.segments),
-    )
+    layout = with_segment(diffusion, "image", num_slots=4)
+    firsts = first_images(records)
     stored = StoredCodes(tmp_path, len(records), config)
-    stored.make(0, records, Means())
-    latents = encode_records(records, Means())
+    stored.make(0, records, firsts, Means())
+    images = (image for record in records for image in record.images)
+    latents = encode_images(images, Means())
     assert (stored[7].shape, stored[7].dtype) == ((4, 4, 3), np.float32)
     again = open_split(config, "test")
 
@@ -92,7 +93,7 @@ def test_rows_hold_latents_from_disk_and_no_image_is_decoded(
 
     monkeypatch.setattr(tfds_source, "decode_image", refuse)
     monkeypatch.setattr(again, "_cache", None)
-    record = CodedRecords(again, stored)[7]
+    record = CodedRecords(again, stored, firsts)[7]
     row = fill(record, layout, config, tokenizer)
     wanted = latents_to_patches(latents[7], config)
     np.testing.assert_array_equal(row.patch_NP, wanted)
@@ -103,9 +104,8 @@ def test_rows_hold_latents_from_disk_and_no_image_is_decoded(
         patches_per_image=4,
         patch_size=12,
     )
-    document = interleave(
-        record, interleaved, config, tokenizer, np.random.default_rng(0)
-    )
+    choices = DocumentChoices(texts=(0,), order=(1, 0))
+    document = interleave(record, interleaved, config, tokenizer, choices)
     (image_span,) = (span for span in document.spans if span.modality == IMAGE)
     np.testing.assert_array_equal(image_span.patches, wanted)
 

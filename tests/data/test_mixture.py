@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint.experimental.v1 as orbax
 import pytest
 
-from unimod_jax.data import DataError, SplitRecords, training_batches
+from unimod_jax.data import DataError, Records, Text, training_batches
 
 ROWS = {"text_to_image": 12, "image_to_text": 8, "text_only": 4}
 
@@ -159,15 +159,14 @@ def test_rows_that_do_not_divide_are_refused(batches):
 
 
 def test_a_bad_record_is_named_in_training(batches, train_records):
-    class WithOneLongCaption(SplitRecords):
-        def __init__(self):
-            pass
-
+    class WithLongCaptions(Records):
         def __len__(self):
             return 4
 
-        def __getitem__(self, index):
-            return dataclasses.replace(train_records[index], captions=("seven " * 40,))
+        def read(self, place):
+            record = train_records[place]
+            long = Text(("seven " * 40,))
+            return dataclasses.replace(record, parts=(*record.images, long))
 
     with pytest.raises(DataError, match=r"the text of scan-\d+ is 4\d tokens"):
-        next(batches(records=WithOneLongCaption()))
+        next(batches(records=WithLongCaptions()))

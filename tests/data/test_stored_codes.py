@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.conftest import with_segment
 from unimod_jax.data import (
     CodedRecords,
     DataConfig,
@@ -16,8 +17,9 @@ from unimod_jax.data import (
     SplitRecords,
     StoredCodes,
     codes_folder,
-    encode_records,
+    encode_images,
     fill,
+    first_images,
     make_parts,
     open_split,
     stored_codes,
@@ -65,13 +67,15 @@ def stored(
 
 @pytest.fixture(scope="module")
 def in_memory(train_records: SplitRecords) -> np.ndarray:
-    return encode_records(train_records, Quarters())
+    images = (image for record in train_records for image in record.images)
+    return encode_images(images, Quarters())
 
 
 def make_all(stored, records, codec, meet=lambda num_left: None, **process):
+    firsts = first_images(records)
     make_parts(
         stored.missing(),
-        lambda part: stored.make(part, records, codec),
+        lambda part: stored.make(part, records, firsts, codec),
         meet,
         **process,
     )
@@ -94,7 +98,7 @@ def test_parts_that_are_there_are_not_made_again(stored, train_records, coarse):
     make_all(stored, train_records, Quarters())
     again = StoredCodes(stored.folder, 1437, coarse)
     assert again.missing() == []
-    again.make(3, train_records, Unreachable())
+    again.make(3, train_records, first_images(train_records), Unreachable())
     again.path(3).unlink()
     again.path(14).unlink()
     codec = Quarters()
@@ -142,8 +146,9 @@ def test_two_who_make_the_same_part_at_once_leave_one_whole(stored, train_record
             return super().encode(images)
 
     codecs = Meeting(), Meeting()
+    firsts = first_images(train_records)
     threads = [
-        threading.Thread(target=stored.make, args=(14, train_records, codec))
+        threading.Thread(target=stored.make, args=(14, train_records, firsts, codec))
         for codec in codecs
     ]
     for thread in threads:
@@ -205,7 +210,7 @@ def test_nothing_is_encoded_for_a_folder_that_cannot_be_written_to(
     in_the_way.write_text("not a folder")
     stored = StoredCodes(in_the_way / "codes", len(train_records), coarse)
     with pytest.raises(DataError, match=r"cannot be written .*data.codes_directory"):
-        stored.make(0, train_records, Unreachable())
+        stored.make(0, train_records, first_images(train_records), Unreachable())
 
 
 def test_parts_are_mapped_and_few_of_them_at_a_time(stored, train_records, monkeypatch):
@@ -223,15 +228,10 @@ def test_documents_are_those_of_codes_in_memory(
     stored, train_records, in_memory, coarse, text_to_image, tokenizer
 ):
     make_all(stored, train_records, Quarters())
-    image = dataclasses.replace(text_to_image.segment("image"), num_slots=4)
-    layout = dataclasses.replace(
-        text_to_image,
-        segments=tuple(
-            image if s.name == "image" else s for s in text_to_image.segments
-        ),
-    )
-    from_disk = CodedRecords(train_records, stored)
-    from_memory = CodedRecords(train_records, in_memory)
+    layout = with_segment(text_to_image, "image", num_slots=4)
+    firsts = first_images(train_records)
+    from_disk = CodedRecords(train_records, stored, firsts)
+    from_memory = CodedRecords(train_records, in_memory, firsts)
     for place in (0, 99, 100, 1436):
         one = fill(from_disk[place], layout, coarse, tokenizer)
         other = fill(from_memory[place], layout, coarse, tokenizer)
@@ -249,12 +249,13 @@ def test_images_whose_codes_are_known_are_not_decoded(
         raise AssertionError(f"the image of {where} was decoded")
 
     monkeypatch.setattr(tfds_source, "decode_image", refuse)
-    coded = CodedRecords(records, np.repeat(in_memory, 16, axis=1))
+    codes = np.repeat(in_memory, 16, axis=1)
+    coded = CodedRecords(records, codes, first_images(records))
     row = fill(coded[5], text_to_image, coarse, tokenizer)
     assert len(row.tokens["image"]) == 64
     assert [record.key for record in coded[5:7]] == [records[5].key, records[6].key]
     with pytest.raises(AssertionError, match="was decoded"):
-        _ = coded[5].image
+        _ = coded[5].images[0].pixels
 
 
 # --- Where they are kept -------------------------------------------------------------
@@ -319,7 +320,7 @@ def test_other_pictures_have_another_folder(train_records, tokenizer_files, coar
         coarse,
         dataclasses.replace(coarse, image_size=16),
         dataclasses.replace(coarse, image_channels=3),
-        dataclasses.replace(coarse, image_feature="scan"),
+        dataclasses.replace(coarse, parts=("image=scan",)),
     )
     folders = [codes_folder(train_records, tokenizer_files, c) for c in configs]
     for split in ("test", "train[:10]", "train[:11]"):

@@ -5,14 +5,15 @@ import dataclasses
 import pytest
 
 from unimod_jax.data import DataConfig, DataError, TextTokenizer, Vocabulary
-from unimod_jax.layout import PADDING
+from unimod_jax.layout import PADDING, TASK_IDS
 
 VOCABULARY = Vocabulary.of(DataConfig())
 
 
 def test_native_ids_do_not_overlap():
     special = sorted([PADDING, *VOCABULARY.special.ids])
-    assert special == [*range(9), 12, 13, 14, 15]
+    assert special == [*range(9)]
+    assert list(TASK_IDS) == [*range(9, 16)]
     assert VOCABULARY.text_start == 16
     assert VOCABULARY.words == ((16, 144),)
     assert VOCABULARY.image_start == 144
@@ -30,16 +31,14 @@ def test_more_ids_than_embedding_rows_are_refused():
 
 def test_every_word_of_the_digits_is_one_token(tokenizer, train_records):
     for record in train_records:
-        for text in record.captions:
+        for text in record.texts:
             ids = tokenizer.encode(text)
             assert len(ids) == len(text.split())
             assert tokenizer.decode(ids) == text
 
 
 def test_text_ids_stay_in_their_range(tokenizer, train_records):
-    ids = {
-        i for r in train_records for text in r.captions for i in tokenizer.encode(text)
-    }
+    ids = {i for r in train_records for text in r.texts for i in tokenizer.encode(text)}
     assert min(ids) >= VOCABULARY.text_start
     assert max(ids) < VOCABULARY.image_start
 
@@ -66,7 +65,7 @@ def test_punctuation_comes_back_where_it_was():
 
 
 def test_training_is_deterministic(tokenizer, train_records):
-    captions = [text for record in train_records for text in record.captions]
+    captions = [text for record in train_records for text in record.texts]
     again = TextTokenizer.train(reversed(captions), VOCABULARY)
     assert again.pieces.to_str() == tokenizer.pieces.to_str()
 

@@ -21,6 +21,7 @@ from unimod_jax.evaluation import (
 from unimod_jax.evaluation.accuracy import Judged, digit_prompts
 from unimod_jax.evaluation.pictures import png_bytes
 from unimod_jax.evaluation.summary import train_seconds
+from unimod_jax.training.metric_writer import read_metrics
 
 HEADLINES = (
     *("caption_accuracy", "generation_accuracy", "classifier_accuracy"),
@@ -35,6 +36,19 @@ def test_the_summary_has_every_headline(summary: dict[str, Any]):
     assert summary["notes"] == []
     # Also the realised saving, and transcription, which this run cannot do.
     assert len(summary_lines(summary)) == len(HEADLINES) + 2
+
+
+def test_evaluation_measures_the_held_out_losses_that_training_wrote(
+    summary: dict[str, Any], run_path: Path
+):
+    last = read_metrics(run_path / "metrics.jsonl")[-1]
+    written = {
+        name.removeprefix("held_out/"): value
+        for name, value in last.items()
+        if name.startswith("held_out/")
+    }
+    assert "loss" in written and summary["held_out"].keys() == written.keys()
+    assert summary["held_out"] == pytest.approx(written, rel=1e-5)
 
 
 def test_routing_costs_fewer_flops_than_the_dense_twin(summary: dict[str, Any]):
@@ -92,7 +106,8 @@ def test_the_report_is_one_file_with_everything_in_it(
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
     assert "@import" not in page and "<script" not in page
-    assert page.count("<svg") == 4
+    # For each of two tasks its losses, its held-out losses and what it keeps.
+    assert page.count("<svg") == 6
     assert len(page) < 3_000_000
     assert f"{100 * summary['caption_accuracy']:.1f}%" in page
     assert "num_kv_heads" in page

@@ -30,13 +30,7 @@ from unimod_jax.models import (
     empty_caches,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
 ONE, TWO = (), COMPONENTS
 RANDOM = {"scorer": "random", "score_weight": "one"}
@@ -47,36 +41,36 @@ RULES = {
     "random": routing(**RANDOM),
 }
 # What stands before a caption when an image is shown: three markers and the image.
-SHOWN = 3 + SIZES.image_tokens
+SHOWN = 3 + SIZES.image_codes
 CASES = {
-    "dense": (ONE, DENSE_DEPTH, NextToken(), TEXT_TO_IMAGE, 0),
-    "towers": (TWO, DENSE_DEPTH, NextToken(), TEXT_TO_IMAGE, 0),
-    "towers shown": (TWO, DENSE_DEPTH, MaskedImage(), IMAGE_TO_TEXT, SHOWN),
-    "half dense": (TWO, routing(layers=(1,)), NextToken(), TEXT_TO_IMAGE, 3),
+    "dense": (ONE, DENSE_DEPTH, NextToken(), "text_to_image", 0),
+    "towers": (TWO, DENSE_DEPTH, NextToken(), "text_to_image", 0),
+    "towers shown": (TWO, DENSE_DEPTH, MaskedImage(), "image_to_text", SHOWN),
+    "half dense": (TWO, routing(layers=(1,)), NextToken(), "text_to_image", 3),
     "half skipped": (
         TWO,
         routing(layers=(1,), keep_ratio=0.0),
         NextToken(),
-        IMAGE_TO_TEXT,
+        "image_to_text",
         0,
     ),
 }
 for rule, depth in RULES.items():
     CASES |= {
-        f"one stream {rule}": (ONE, depth, NextToken(), IMAGE_TO_TEXT, 0),
-        f"two streams {rule}": (TWO, depth, NextToken(), TEXT_TO_IMAGE, 0),
+        f"one stream {rule}": (ONE, depth, NextToken(), "image_to_text", 0),
+        f"two streams {rule}": (TWO, depth, NextToken(), "text_to_image", 0),
     }
 for objective in (MaskedImage(), ImageDiffusion()):
     name = type(objective).__name__
     CASES |= {
-        f"{name} one": (ONE, RULES["following"], objective, IMAGE_TO_TEXT, SHOWN),
-        f"{name} two": (TWO, RULES["predictor"], objective, IMAGE_TO_TEXT, SHOWN),
+        f"{name} one": (ONE, RULES["following"], objective, "image_to_text", SHOWN),
+        f"{name} two": (TWO, RULES["predictor"], objective, "image_to_text", SHOWN),
     }
 CASES["MaskedImage random"] = (
     TWO,
     RULES["random"],
     MaskedImage(),
-    IMAGE_TO_TEXT,
+    "image_to_text",
     SHOWN,
 )
 
@@ -85,7 +79,7 @@ def rows_and_model(case):
     untied, depth, objective, task, prefix = CASES[case]
     patch_size = PATCH_SIZE if objective.continuous_images else 0
     spec = tiny_spec(untied, depth, patch_size)
-    layout = objective.layouts(SIZES, spec.streams)[task]
+    layout = layouts(objective, SIZES, spec.streams)[task]
     group = random_group(layout, 3, seed=1)
     return bound_model(spec, group), group, prefix
 
@@ -143,7 +137,7 @@ def test_first_come_first_served_when_everything_passes_the_threshold(case):
 def test_routed_layers_cache_no_more_than_they_keep(objective, untied):
     depth = routing(layers=(1,), text_keep_ratio=0.25)
     spec = tiny_spec(untied, depth, patch_size=PATCH_SIZE)
-    layout = objective.layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(objective, SIZES, spec.streams)["text_to_image"]
     caches = empty_caches(spec, layout, num_rows=3)
     stored = [array.nbytes for c in caches for array in (c.key_BSGE, c.value_BSGE)]
     assert cache_bytes(spec, layout) * 3 == sum(stored)
@@ -153,19 +147,19 @@ def test_routed_layers_cache_no_more_than_they_keep(objective, untied):
     routed = 2 + 2 if untied else 6
     assert cache_bytes(spec, layout) == (11 + routed) * per_token
     twin = spec.dense_twin()
-    twin_layout = objective.layouts(SIZES, twin.streams)[TEXT_TO_IMAGE]
+    twin_layout = layouts(objective, SIZES, twin.streams)["text_to_image"]
     assert cache_bytes(twin, twin_layout) == (11 + 11) * per_token
 
 
 def test_a_skipped_layer_caches_nothing():
     spec = tiny_spec(TWO, routing(layers=(1,), keep_ratio=0.0))
-    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, spec.streams)["text_to_image"]
     assert [c is None for c in empty_caches(spec, layout, 2)] == [False, True]
 
 
 def test_the_head_meets_one_token_of_each_row_of_a_prompt():
     spec = tiny_spec(TWO, DENSE_DEPTH, feed_forward_hidden=20)
-    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, spec.streams)["text_to_image"]
     group = random_group(layout, 3)
     bound = bound_model(spec, group)
 
@@ -183,12 +177,12 @@ def test_the_head_meets_one_token_of_each_row_of_a_prompt():
     )
 
 
-def refused(towers=None, objective=None, task=IMAGE_TO_TEXT, **choices):
+def refused(towers=None, objective=None, task="image_to_text", **choices):
     """What is said when such a model is asked for caches."""
     spec = tiny_spec(TWO, routing(**choices) if choices else DENSE_DEPTH)
     if towers:
         spec = dataclasses.replace(spec, towers=towers)
-    layout = (objective or NextToken()).layouts(SIZES, spec.streams)[task]
+    layout = layouts(objective or NextToken(), SIZES, spec.streams)[task]
     with pytest.raises(ValueError) as error:
         BoundModel(UnifiedModel(spec), {}).empty_caches(layout, 2)
     return str(error.value)
@@ -207,5 +201,5 @@ def test_models_that_look_ahead_are_refused():
 @pytest.mark.parametrize("keep_ratio", [0.0, 1.0])
 def test_rules_that_choose_nothing_are_not_refused(keep_ratio):
     spec = tiny_spec(TWO, routing("top_k", (1,), keep_ratio))
-    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, spec.streams)["text_to_image"]
     assert len(BoundModel(UnifiedModel(spec), {}).empty_caches(layout, 2)) == 2

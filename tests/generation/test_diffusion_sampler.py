@@ -14,7 +14,7 @@ from tests.models.tiny_model import PATCH_SIZE, SIZES, random_group
 from unimod_jax.generation import GuidedRows, denoise_patches
 from unimod_jax.layout import IMAGE, TEXT, Stream
 from unimod_jax.models.embedding import read_patches
-from unimod_jax.objectives import TEXT_TO_IMAGE, ImageDiffusion
+from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.objectives.image_diffusion import signal_share
 
 STREAM_CHOICES = {
@@ -25,7 +25,7 @@ NUM_ROWS = 2
 
 
 def rows_of(streams, seed=0):
-    layout = ImageDiffusion().layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    layout = layouts(ImageDiffusion(), SIZES, streams)["text_to_image"]
     return random_group(layout, NUM_ROWS, seed)
 
 
@@ -100,8 +100,8 @@ def test_patches_on_the_way_are_noised_as_in_training():
         return oracle(group)
 
     sizes = dataclasses.replace(SIZES, image_patches=400)
-    layout = ImageDiffusion().layouts(sizes, STREAM_CHOICES["two streams"])
-    group = random_group(layout[TEXT_TO_IMAGE], NUM_ROWS)
+    layout = layouts(ImageDiffusion(), sizes, STREAM_CHOICES["two streams"])
+    group = random_group(layout["text_to_image"], NUM_ROWS)
     rows = dataclasses.replace(group, patch_BNP=jnp.zeros_like(clean_BNP))
     denoise_patches(watched, GuidedRows(rows), 6, jax.random.key(0))
     jax.effects_barrier()

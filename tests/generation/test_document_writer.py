@@ -44,7 +44,7 @@ from unimod_jax.layout import (
     lay_out_documents,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
 SPECIAL = SpecialTokens()
 
@@ -86,7 +86,7 @@ def setting(untied, depth, seed=1):
     """(layout, model that likes to open and to end)."""
     spec = tiny_spec(untied, depth, modalities=MODALITIES, biases=True)
     spec = dataclasses.replace(spec, image_tokens=GRAMMAR.image_slots)
-    layout = InterleavedLayout(INTERLEAVED, spec.streams, SLOTS, line_length=2)
+    layout = InterleavedLayout("interleaved", spec.streams, SLOTS, line_length=2)
     bound = bound_model(spec, rows_of(PROMPTS, layout), seed)
     likes = {END: 0.5, BEGIN_IMAGE: 0.5, BEGIN_SPEECH: 0.5, 21: 1.0, 22: 1.0}
     return layout, with_head_bias(bound, likes)
@@ -223,7 +223,7 @@ def test_writing_stops_when_every_row_has_ended():
 
 
 def test_rows_of_fixed_segments_are_refused():
-    layout = NextToken().layouts(SIZES, tiny_spec().streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, tiny_spec().streams)["text_to_image"]
     guided = GuidedRows(random_group(layout))
     writer = DocumentWriter(BoundModel(None, {}), guided, GRAMMAR, GREEDY)
     with pytest.raises(ValueError, match="TaskLayout, which fixes what comes next"):

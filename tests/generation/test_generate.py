@@ -25,13 +25,7 @@ from unimod_jax.generation import (
 )
 from unimod_jax.generation.generate import ImageCodes
 from unimod_jax.layout import IMAGE, TEXT, Stream
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
 LINED = dataclasses.replace(SIZES, image_line=2)
 STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
@@ -57,7 +51,7 @@ class FlatModel:
 
 def draw(objective, guided=None, num_steps=3):
     if guided is None:
-        layout = objective.layouts(SIZES, STREAMS)[TEXT_TO_IMAGE]
+        layout = layouts(objective, SIZES, STREAMS)["text_to_image"]
         guided = GuidedRows(random_group(layout, 4))
     sampling = SamplingConfig(num_steps=num_steps)
     return draw_images(
@@ -68,7 +62,7 @@ def draw(objective, guided=None, num_steps=3):
 @pytest.mark.parametrize("objective", [NextToken(), MaskedImage()])
 def test_code_objectives_draw_codes_counted_from_zero(objective):
     codes = np.asarray(draw(objective))
-    assert codes.shape == (4, SIZES.image_tokens)
+    assert codes.shape == (4, SIZES.image_codes)
     assert codes.dtype == np.int32
     assert codes.min() >= 0
     assert codes.max() < len(CODE_IDS)
@@ -76,9 +70,9 @@ def test_code_objectives_draw_codes_counted_from_zero(objective):
 
 
 def test_line_ends_are_no_codes():
-    layout = NextToken().layouts(LINED, STREAMS)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), LINED, STREAMS)["text_to_image"]
     codes = np.asarray(draw(NextToken(), GuidedRows(random_group(layout, 4))))
-    assert codes.shape == (4, SIZES.image_tokens)
+    assert codes.shape == (4, SIZES.image_codes)
     assert codes.min() >= 0
     assert codes.max() < len(CODE_IDS)
 
@@ -95,7 +89,7 @@ def test_sampling_settings_reach_the_sampler():
 
 
 def test_captions_are_greedy_unless_they_are_to_be_sampled():
-    layout = NextToken().layouts(SIZES, STREAMS)[IMAGE_TO_TEXT]
+    layout = layouts(NextToken(), SIZES, STREAMS)["image_to_text"]
     rows = GuidedRows(random_group(layout, 4))
     is_word = np.isin(np.arange(VOCABULARY_SIZE), TEXT_IDS)
 

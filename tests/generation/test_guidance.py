@@ -15,13 +15,13 @@ from unimod_jax.layout import (
     SpecialTokens,
     Stream,
 )
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
 
 @pytest.fixture(scope="module")
 def three_sets():
     streams = (Stream.of(TEXT), Stream.of(IMAGE))
-    layout = NextToken().layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, streams)["text_to_image"]
     return [random_group(layout, 3, seed) for seed in (0, 1, 2)]
 
 

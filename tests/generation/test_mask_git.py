@@ -14,12 +14,12 @@ from tests.generation.token_by_token import bound_model
 from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group, tiny_spec
 from unimod_jax.generation import GuidedRows, RevealSchedule, reveal_codes
 from unimod_jax.layout import IMAGE, TEXT, SpecialTokens, Stream
-from unimod_jax.objectives import TEXT_TO_IMAGE, MaskedImage, SequenceSizes
+from unimod_jax.objectives import MaskedImage
 
 SPECIAL = SpecialTokens()
 
 NUM_TOKENS, NUM_STEPS, NUM_ROWS = 12, 5, 3
-SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_TOKENS, image_patches=4)
+SIZES = PartSizes(text_tokens=3, image_tokens=NUM_TOKENS, image_patches=4)
 STREAM_CHOICES = {
     "one stream": (Stream.of(TEXT, IMAGE),),
     "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
@@ -27,7 +27,7 @@ STREAM_CHOICES = {
 
 
 def rows_of(streams, seed=0):
-    layout = MaskedImage().layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    layout = layouts(MaskedImage(), SIZES, streams)["text_to_image"]
     return random_group(layout, NUM_ROWS, seed)
 
 
@@ -157,7 +157,7 @@ def test_guidance_decides_between_codes():
 
 def test_only_image_slots_meet_the_head_and_only_for_codes():
     spec = dataclasses.replace(tiny_spec(()), vocabulary_size=37)
-    layout = MaskedImage().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(MaskedImage(), SIZES, spec.streams)["text_to_image"]
     group = random_group(layout, NUM_ROWS)
     bound = bound_model(spec, group)
 

@@ -42,7 +42,6 @@ from unimod_jax.layout import (
     lay_out_documents,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 SPECIAL = SpecialTokens()
 
@@ -80,7 +79,7 @@ def setting(untied, depth, bias):
     """(layout, model that likes some ids)."""
     spec = tiny_spec(untied, depth, PATCH_SIZE, biases=True)
     layout = InterleavedLayout(
-        INTERLEAVED,
+        "interleaved",
         spec.streams,
         ((TEXT, 10), (IMAGE, 2 * NUM_PATCHES)),
         patches_per_image=NUM_PATCHES,
@@ -188,7 +187,7 @@ def test_only_the_finished_image_and_its_closing_enter_the_caches(run):
     np.testing.assert_allclose(after.logits_BV, next_logits(bound, rows), atol=1e-5)
     _, reports = run_whole(bound, rows)
     for cache, report in zip(after.caches, reports, strict=True):
-        for name, stream in report.get(INTERLEAVED, {}).items():
+        for name, stream in report.get("interleaved", {}).items():
             kept_LB = np.asarray(stream.kept_BT).sum(axis=-1)
             np.testing.assert_array_equal(cache.used[name], kept_LB)
     moved = np.asarray(after.position_B - before.position_B)[:3]

@@ -25,7 +25,6 @@ from unimod_jax.layout import (
     Span,
     lay_out_documents,
 )
-from unimod_jax.objectives import INTERLEAVED
 
 CODES, ROWS, IMAGE_SLOTS, NUM_DOCUMENTS = 12, 34, 4, 8
 AS_PUBLISHED = SamplingConfig(
@@ -47,7 +46,7 @@ def written(tokenizer):
     spec = tiny_spec((), DENSE_DEPTH, biases=True)
     spec = dataclasses.replace(spec, vocabulary_size=ROWS, image_tokens=IMAGE_SLOTS)
     layout = InterleavedLayout(
-        INTERLEAVED, spec.streams, ((TEXT, 12), (IMAGE, 8)), special=special
+        "interleaved", spec.streams, ((TEXT, 12), (IMAGE, 8)), special=special
     )
     begun = InterleavedDocument((Span(TEXT, [special.begin]),))
     rows = stack([lay_out_documents([begun], layout)] * NUM_DOCUMENTS)

@@ -29,13 +29,7 @@ from unimod_jax.generation import (
 from unimod_jax.generation.text_decoder import without_line_ends
 from unimod_jax.layout import PADDING, Document, SpecialTokens, lay_out
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
 SPECIAL = SpecialTokens()
 
@@ -51,7 +45,7 @@ def setting(untied, objective, task, sizes=SIZES):
     """(layout, model); every layer routes, so selection has to be causal too."""
     patch_size = PATCH_SIZE if objective.continuous_images else 0
     spec = tiny_spec(untied, routing(keep_ratio=0.6), patch_size)
-    layout = objective.layouts(sizes, spec.streams)[task]
+    layout = layouts(objective, sizes, spec.streams)[task]
     rows = [lay_out(d, layout) for d in documents_of(layout)]
     return layout, bound_model(spec, stack(rows))
 
@@ -126,16 +120,16 @@ def decoded_image(model, guided):
 
 
 CASES = {
-    "next-token image": (COMPONENTS, NextToken(), TEXT_TO_IMAGE, "image", IS_CODE),
-    "next-token caption": ((), NextToken(), IMAGE_TO_TEXT, "caption", IS_WORD),
+    "next-token image": (COMPONENTS, NextToken(), "text_to_image", "image", IS_CODE),
+    "next-token caption": ((), NextToken(), "image_to_text", "caption", IS_WORD),
     "masked-image caption": (
         COMPONENTS,
         MaskedImage(),
-        IMAGE_TO_TEXT,
+        "image_to_text",
         "caption",
         IS_WORD,
     ),
-    "diffusion caption": ((), ImageDiffusion(), IMAGE_TO_TEXT, "caption", IS_WORD),
+    "diffusion caption": ((), ImageDiffusion(), "image_to_text", "caption", IS_WORD),
 }
 
 
@@ -170,7 +164,7 @@ def test_what_the_row_has_is_penalised_token_by_token():
 
 
 def test_guided_logits_decide_and_both_halves_are_filled():
-    layout, model = setting(COMPONENTS, NextToken(), TEXT_TO_IMAGE)
+    layout, model = setting(COMPONENTS, NextToken(), "text_to_image")
     prompted, others = documents_of(layout), documents_of(layout, seed=4)
     lengths = [[len(d.tokens["prompt"]) for d in ds] for ds in (prompted, others)]
     assert lengths[0] != lengths[1]
@@ -187,7 +181,7 @@ def test_guided_logits_decide_and_both_halves_are_filled():
 
 
 def test_lines_end_where_they_must_and_the_ends_are_dropped_again():
-    layout, model = setting((), NextToken(), TEXT_TO_IMAGE, LINED)
+    layout, model = setting((), NextToken(), "text_to_image", LINED)
     documents = documents_of(layout)
     guided = GuidedRows(rows_to_fill(documents, layout, "image"))
     decoded = decoded_image(model, guided)
@@ -202,7 +196,7 @@ def test_lines_end_where_they_must_and_the_ends_are_dropped_again():
 
 
 def test_sampling_depends_on_the_key_and_differs_between_rows_alike():
-    layout, model = setting(COMPONENTS, NextToken(), TEXT_TO_IMAGE)
+    layout, model = setting(COMPONENTS, NextToken(), "text_to_image")
     documents = documents_of(layout)[:1] * NUM_ROWS
     guided = GuidedRows(rows_to_fill(documents, layout, "image"))
     decode = jax.jit(

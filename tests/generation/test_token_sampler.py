@@ -9,7 +9,7 @@ from tests.models.tiny_model import PATCH_SIZE, SIZES, stack
 from unimod_jax.generation import TokenSampler
 from unimod_jax.generation.token_sampler import with_seen
 from unimod_jax.layout import IMAGE, TEXT, Document, Stream, lay_out
-from unimod_jax.objectives import IMAGE_TO_TEXT, ImageDiffusion, NextToken
+from unimod_jax.objectives import ImageDiffusion, NextToken
 
 SHARES = np.array([0.4, 0.05, 0.3, 0.15, 0.1])
 EVERY = np.ones((1, 5), bool)
@@ -131,7 +131,7 @@ def test_chameleons_text_is_penalised_then_tempered_then_cut():
 def test_what_a_row_has_are_its_ids_and_not_its_empty_slots_or_patches():
     streams = (Stream.of(TEXT), Stream.of(IMAGE))
     given = {"begin": [1], "begin_image": [3], "caption": [12, 14]}
-    layout = NextToken().layouts(SIZES, streams)[IMAGE_TO_TEXT]
+    layout = layouts(NextToken(), SIZES, streams)["image_to_text"]
     rows = [
         lay_out(Document({**given, "image": [16, 17, 17, 19]}), layout),
         lay_out(Document({"caption": [13], "image": [20] * 4}), layout),
@@ -140,7 +140,7 @@ def test_what_a_row_has_are_its_ids_and_not_its_empty_slots_or_patches():
     assert set(np.flatnonzero(seen_BV[0])) == {1, 3, 12, 14, 16, 17, 19}
     assert set(np.flatnonzero(seen_BV[1])) == {13, 20}
     assert TokenSampler().seen_in(stack(rows), 24) is None
-    layout = ImageDiffusion().layouts(SIZES, streams)[IMAGE_TO_TEXT]
+    layout = layouts(ImageDiffusion(), SIZES, streams)["image_to_text"]
     patch_NP = np.ones((SIZES.image_patches, PATCH_SIZE), np.float32)
     row = lay_out(Document(given, patch_NP), layout)
     seen_BV = PENALISED.seen_in(stack([row]), 24)

@@ -18,9 +18,8 @@ from unimod_jax.models import (
     ModelSpec,
     UnifiedModel,
 )
-from unimod_jax.objectives import IMAGE_TO_TEXT, INTERLEAVED, TEXT_TO_IMAGE
 
-ROUTED_TASKS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED)
+ROUTED_TASKS = ("text_to_image", "image_to_text", "interleaved")
 
 
 def routing(rule="following_threshold", layers=(0, 1), keep_ratio=0.5, **choices):

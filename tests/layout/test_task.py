@@ -86,6 +86,19 @@ def test_a_stream_of_two_separate_images_is_causal():
     assert TaskLayout("interleaved", segments, TWO_STREAMS).is_causal(IMAGE)
 
 
+def test_neighbours_of_one_span_see_each_other_and_two_spans_do_not():
+    segments = (
+        SegmentSpec("first", IMAGE, 2, span="first"),
+        SegmentSpec("second", IMAGE, 3, span="second"),
+        SegmentSpec("end_image", TEXT, 1, span="second"),
+    )
+    layout = TaskLayout("pair", segments, TWO_STREAMS)
+    ends = layout.segment_ends({"first": 2, "second": 3, "end_image": 1})
+    assert ends.span == {"first": 2, "second": 6, "end_image": 6}
+    assert layout.is_causal(IMAGE)
+    assert not layout.is_causal(TEXT)
+
+
 def test_the_head_reads_the_streams_that_predict_ids():
     # The last patch or code predicts the first caption token, so both are read.
     assert captioning().predicts(IMAGE)
@@ -147,6 +160,10 @@ def test_patches_are_counted_per_image_and_found_in_their_stream():
     layout = TaskLayout("two", (*two, SegmentSpec("text", TEXT, 1)), TWO_STREAMS)
     assert (layout.num_patches, layout.patches_per_image) == (8, 4)
     assert layout.holds_patches(IMAGE) and not layout.holds_patches(TEXT)
+    assert layout.patch_range("first") == (0, 4)
+    assert layout.patch_range("second") == (4, 4)
+    with pytest.raises(KeyError, match="no segment 'third'"):
+        layout.patch_range("third")
     assert captioning().patches_per_image == 0
     assert not captioning().holds_patches(IMAGE)
     uneven = (patches, dataclasses.replace(patches, name="second", num_slots=9))

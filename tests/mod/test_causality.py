@@ -26,14 +26,9 @@ from tests.models.tiny_model import (
 from unimod_jax.layout import IMAGE, TEXT, Document, lay_out
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, NextToken
 
-ROUTED = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.6)
+ROUTED = MixtureOfDepths((0, 1), ("text_to_image", "image_to_text"), keep_ratio=0.6)
 MODALITIES = (TEXT, IMAGE)
 # begin, four of four prompt tokens, begin_image, four codes, end_image.
 ROW_LENGTH = 11
@@ -42,7 +37,7 @@ PERTURBED_AFTER = (0, 2, 4, 5, 7, 9)
 
 def next_token_group(spec, **layout_options):
     """Row 0, then row 0 with every token after each position replaced."""
-    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, spec.streams)["text_to_image"]
     layout = dataclasses.replace(layout, **layout_options)
     rng = np.random.default_rng(0)
     base = random_document(layout, rng).tokens | {
@@ -68,16 +63,16 @@ def next_token_run(untied, reads_whole_row=False):
     """(kept [layers, B, T], logits [B, T, V]), both in sequence order."""
     spec = tiny_spec(untied, ROUTED)
     group = next_token_group(spec, reads_whole_row=reads_whole_row)
-    batch = {TEXT_TO_IMAGE: group}
+    batch = {"text_to_image": group}
     variables = random_variables(spec, batch)
     outputs, (report,) = forward(spec)(variables, batch)
     kept = [
         by_position(
-            group, {n: r.kept_BT[layer] for n, r in report[TEXT_TO_IMAGE].items()}
+            group, {n: r.kept_BT[layer] for n, r in report["text_to_image"].items()}
         )
         for layer in range(2)
     ]
-    return np.stack(kept), by_position(group, outputs[TEXT_TO_IMAGE].logits)
+    return np.stack(kept), by_position(group, outputs["text_to_image"].logits)
 
 
 def rows_that_looked_ahead(kept_LBT):
@@ -123,7 +118,7 @@ def test_top_k_does_look_ahead_where_the_layout_allows_it(untied):
 @pytest.mark.parametrize("untied", [(), COMPONENTS], ids=["one stream", "two streams"])
 def test_a_patch_changes_its_own_image_and_later_text_but_nothing_before(untied):
     spec = tiny_spec(untied, ROUTED, patch_size=PATCH_SIZE)
-    layout = ImageDiffusion().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(ImageDiffusion(), SIZES, spec.streams)["text_to_image"]
     base = random_document(layout, np.random.default_rng(0))
     patches = base.patch_NP.copy()
     patches[-1] += 1.0
@@ -133,15 +128,15 @@ def test_a_patch_changes_its_own_image_and_later_text_but_nothing_before(untied)
             for values in (base.patch_NP, patches)
         ]
     )
-    batch = {TEXT_TO_IMAGE: group}
+    batch = {"text_to_image": group}
     outputs, (report,) = forward(spec)(random_variables(spec, batch), batch)
-    output = outputs[TEXT_TO_IMAGE]
+    output = outputs["text_to_image"]
     num_before = 2 + len(base.tokens["prompt"])
     logits = by_position(group, output.logits)
     np.testing.assert_allclose(
         logits[1, :num_before], logits[0, :num_before], atol=1e-5
     )
-    for routing in report[TEXT_TO_IMAGE].values():
+    for routing in report["text_to_image"].values():
         assert jnp.any(routing.kept_BT)
     noise = by_position(group, output.patches)
     change = np.abs(noise[1] - noise[0]).max(axis=-1)

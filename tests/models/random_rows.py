@@ -19,7 +19,6 @@ from unimod_jax.layout import (
     lay_out_documents,
 )
 from unimod_jax.models import ModelSpec
-from unimod_jax.objectives import INTERLEAVED
 
 SLOTS: Slots = ((TEXT, 6), (IMAGE, 5), (SPEECH, 4))
 ROW_LENGTH = sum(count for _, count in SLOTS)
@@ -28,7 +27,7 @@ ROW_LENGTH = sum(count for _, count in SLOTS)
 def interleaved_layout(spec: ModelSpec, slots: Slots = SLOTS) -> InterleavedLayout:
     """Rows of packed documents, stored as the model wants it."""
     held = tuple((name, n) for name, n in slots if name in spec.config.modalities)
-    return InterleavedLayout(INTERLEAVED, spec.streams, held)
+    return InterleavedLayout("interleaved", spec.streams, held)
 
 
 def random_documents(

@@ -24,18 +24,18 @@ from unimod_jax.layout import IMAGE, SPEECH, TEXT, lay_out_documents
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED, TEXT_ONLY, NextToken, total_loss
+from unimod_jax.objectives import NextToken, total_loss
 
 THREE = (TEXT, IMAGE, SPEECH)
-ROUTED = MixtureOfDepths((0, 1), (INTERLEAVED, TEXT_ONLY), keep_ratio=0.5)
+ROUTED = MixtureOfDepths((0, 1), ("interleaved", "text_only"), keep_ratio=0.5)
 ROUTES = {
     "dense": MixtureOfDepths("none", ()),
     "gate": ROUTED,
     "trained threshold": MixtureOfDepths(
-        (0, 1), (INTERLEAVED, TEXT_ONLY), 0.5, causal_rule="trained_threshold"
+        (0, 1), ("interleaved", "text_only"), 0.5, causal_rule="trained_threshold"
     ),
     "top-k": MixtureOfDepths(
-        (0, 1), (INTERLEAVED, TEXT_ONLY), 0.5, causal_rule="top_k"
+        (0, 1), ("interleaved", "text_only"), 0.5, causal_rule="top_k"
     ),
 }
 
@@ -48,15 +48,15 @@ def interleaved_rows(spec):
         random_documents(4, SLOTS, absent=(SPEECH, IMAGE)),
         [],
     ]
-    return {INTERLEAVED: stack([lay_out_documents(row, layout) for row in rows])}
+    return {"interleaved": stack([lay_out_documents(row, layout) for row in rows])}
 
 
 def text_rows(spec):
     """The task has no slots for images, and the batch no other task."""
-    return random_batch(NextToken(), spec, tasks=(TEXT_ONLY,))
+    return random_batch(NextToken(), spec, tasks=("text_only",))
 
 
-BATCHES = {INTERLEAVED: (interleaved_rows, SPEECH), TEXT_ONLY: (text_rows, IMAGE)}
+BATCHES = {"interleaved": (interleaved_rows, SPEECH), "text_only": (text_rows, IMAGE)}
 
 
 @functools.cache
@@ -124,7 +124,7 @@ def test_only_the_absent_tower_has_a_gradient_of_zero(route, task):
 
 @pytest.mark.parametrize("route", ["gate", "trained threshold"])
 def test_the_threshold_of_an_absent_stream_stays(route):
-    *_, state = trained_once(route, INTERLEAVED)
+    *_, state = trained_once(route, "interleaved")
     for path, state_L2 in flat(state[STATE]).items():
         weight_L = state_L2[:, 1]
         expected = 0.0 if path.endswith(SPEECH) else 0.5
@@ -134,16 +134,16 @@ def test_the_threshold_of_an_absent_stream_stays(route):
 def test_rows_do_not_depend_on_what_other_rows_lack():
     spec = tiny_spec(COMPONENTS, ROUTED, modalities=THREE)
     full = interleaved_rows(spec)
-    group = full[INTERLEAVED]
+    group = full["interleaved"]
     variables = random_variables(spec, full)
     apply = jax.jit(UnifiedModel(spec).apply, compiler_options=QUICK_TO_COMPILE)
     outputs, _ = apply(variables, full)
-    turned = {INTERLEAVED: jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), group)}
+    turned = {"interleaved": jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), group)}
     other, _ = apply(variables, turned)
-    for name, logits_BTV in outputs[INTERLEAVED].logits.items():
+    for name, logits_BTV in outputs["interleaved"].logits.items():
         np.testing.assert_allclose(
             jnp.roll(logits_BTV, 1, axis=0),
-            other[INTERLEAVED].logits[name],
+            other["interleaved"].logits[name],
             rtol=1e-5,
             atol=1e-5,
         )

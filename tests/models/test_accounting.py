@@ -25,15 +25,7 @@ from unimod_jax.models.accounting import (
     typical_row,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-    SequenceSizes,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
 # Wide enough for products to outweigh norms and softmax, which are not counted, and
 # short enough for attention to be the reference. All streams divide by four experts.
@@ -45,7 +37,7 @@ WIDE = {
     "feed_forward_hidden": 768,
     "image_positions": False,
 }
-WIDE_SIZES = SequenceSizes(caption_tokens=29, image_tokens=64, image_patches=64)
+WIDE_SIZES = PartSizes(text_tokens=29, image_tokens=64, image_patches=64)
 PHI = {
     "norm": "layer",
     "norm_order": "parallel",
@@ -61,7 +53,7 @@ NOT_ROUTED = MixtureOfDepths("none", ())
 
 def routed(**options) -> MixtureOfDepths:
     # Layers that differ are not scanned together; XLA counts a scanned body once.
-    half = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.5)
+    half = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.5)
     return dataclasses.replace(half, **options)
 
 
@@ -71,7 +63,7 @@ def wide_spec(towers=DENSE, routing=NOT_ROUTED, patch_size=0, **config):
 
 
 def rows_of(spec, objective=None, sizes=SIZES):
-    return (objective or NextToken()).layouts(sizes, spec.streams)
+    return layouts(objective or NextToken(), sizes, spec.streams)
 
 
 def flops_by_xla(spec, objective, layout):
@@ -85,7 +77,8 @@ def flops_by_xla(spec, objective, layout):
         outputs, _ = model.apply(variables, batch)
         (group,) = batch.values()
         noise = group.patch_BNP if layout.num_patches else None
-        return objective.task_loss(group, outputs[layout.task], noise)[0]
+        sums = objective.loss_sums(group, outputs[layout.task], noise)
+        return objective.loss_of(sums)
 
     # Less work in LLVM, which comes after the program that is counted.
     options = {"xla_backend_optimization_level": 0}
@@ -120,7 +113,7 @@ def flops_by_xla(spec, objective, layout):
     ],
 )
 def test_forward_flops_are_those_of_the_compiled_program(spec, objective):
-    layout = rows_of(spec, objective, WIDE_SIZES)[TEXT_TO_IMAGE]
+    layout = rows_of(spec, objective, WIDE_SIZES)["text_to_image"]
     counted, by_xla = (
         row_forward_flops(spec, layout),
         flops_by_xla(spec, objective, layout),
@@ -131,7 +124,7 @@ def test_forward_flops_are_those_of_the_compiled_program(spec, objective):
 
 def test_one_row_of_one_layer_by_hand():
     spec = tiny_spec((), num_layers=1)
-    layout = rows_of(spec)[TEXT_ONLY]
+    layout = rows_of(spec)["text_only"]
     tokens = layout.row_length
     flops = row_flops(spec, layout)
     projections = 16 * (16 + 8 + 8 + 16)
@@ -146,14 +139,14 @@ def test_a_gelu_layer_has_two_matrices_where_swiglu_has_three():
     swiglu, gelu = (
         tiny_spec((), num_layers=1, feed_forward=kind) for kind in ("swiglu", "gelu")
     )
-    layout = rows_of(swiglu)[TEXT_ONLY]
+    layout = rows_of(swiglu)["text_only"]
     less = row_forward_flops(swiglu, layout) - row_forward_flops(gelu, layout)
     assert less == 2 * layout.row_length * 16 * 24
 
 
 def test_the_conventions_add_up():
     spec = tiny_spec(())
-    layout = rows_of(spec)[TEXT_TO_IMAGE]
+    layout = rows_of(spec)["text_to_image"]
     flops = row_flops(spec, layout)
     found = forward_flops(spec, layout, typical_text_tokens=SIZES.caption_tokens)
     assert tuple(found) == CONVENTIONS
@@ -164,9 +157,9 @@ def test_the_conventions_add_up():
 
 def test_empty_text_slots_cost_nothing_in_a_typical_row():
     spec = tiny_spec(())
-    layout = rows_of(spec)[TEXT_TO_IMAGE]
-    shorter = dataclasses.replace(SIZES, caption_tokens=3)
-    other = NextToken().layouts(shorter, spec.streams)[TEXT_TO_IMAGE]
+    layout = rows_of(spec)["text_to_image"]
+    shorter = dataclasses.replace(SIZES, text_tokens=3)
+    other = layouts(NextToken(), shorter, spec.streams)["text_to_image"]
     assert typical_row(layout, 3) == other
     found = forward_flops(spec, layout, typical_text_tokens=3)
     assert found["valid_tokens"] == row_forward_flops(spec, other)
@@ -174,7 +167,7 @@ def test_empty_text_slots_cost_nothing_in_a_typical_row():
 
 def test_a_routed_layer_charges_capacity_for_each_stream():
     spec = tiny_spec(COMPONENTS, routing=routed(keep_ratio=0.3))
-    layout = rows_of(spec)[TEXT_TO_IMAGE]
+    layout = rows_of(spec)["text_to_image"]
     assert layout.num_tokens("image") == 4
     text = layout.num_tokens("text")
     kept = -(-3 * text // 10) + 2
@@ -188,7 +181,7 @@ def test_a_routed_layer_charges_capacity_for_each_stream():
 def test_a_skipped_layer_costs_nothing():
     one_layer = tiny_spec((), num_layers=1)
     skipping = tiny_spec((), routing=routed(keep_ratio=0.0))
-    layout = rows_of(one_layer)[TEXT_TO_IMAGE]
+    layout = rows_of(one_layer)["text_to_image"]
     assert row_forward_flops(skipping, layout) == row_forward_flops(one_layer, layout)
 
 
@@ -200,12 +193,12 @@ def test_routing_lowers_the_flops_of_its_own_task_only():
         for task, layout in layouts.items()
         if row_forward_flops(spec, layout) < row_forward_flops(dense, layout)
     }
-    assert cheaper == {TEXT_TO_IMAGE}
+    assert cheaper == {"text_to_image"}
 
 
 def test_training_is_three_forward_passes_over_all_rows_of_all_tasks():
     spec = tiny_spec()
-    rows = {TEXT_TO_IMAGE: 3, IMAGE_TO_TEXT: 5}
+    rows = {"text_to_image": 3, "image_to_text": 5}
     layouts = {task: rows_of(spec)[task] for task in rows}
     expected = 3 * sum(
         count * row_forward_flops(spec, layouts[task]) for task, count in rows.items()

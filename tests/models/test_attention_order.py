@@ -22,10 +22,9 @@ from unimod_jax.layout import (
 )
 from unimod_jax.models import MixtureOfDepths, UnifiedModel, empty_caches
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 MODALITIES = (TEXT, IMAGE, SPEECH)
-ROUTED = MixtureOfDepths((1,), (INTERLEAVED,), keep_ratio=0.5)
+ROUTED = MixtureOfDepths((1,), ("interleaved",), keep_ratio=0.5)
 
 
 class InSequence(InterleavedLayout):
@@ -43,14 +42,14 @@ def spec_of(**config):
 def batch_of(spec, layout_class):
     layout = interleaved_layout(spec)
     layout = layout_class(layout.task, layout.streams, layout.slots)
-    return {INTERLEAVED: random_interleaving(layout)}
+    return {"interleaved": random_interleaving(layout)}
 
 
 def loss(spec, state, batch, rngs, params):
     outputs, reports = UnifiedModel(spec).apply(
         {**state, "params": params}, batch, rngs=rngs
     )
-    logits = outputs[INTERLEAVED].logits
+    logits = outputs["interleaved"].logits
     total = sum(jax.numpy.mean(jax.numpy.sin(x)) for x in logits.values())
     return total, (logits, reports)
 
@@ -71,7 +70,7 @@ def test_dense_and_routed_layers_are_the_same_in_both_orders(dropout):
             compiler_options=QUICK_TO_COMPILE,
         )
         (_, (logits, reports)), gradient = run(params)
-        kept = [report.kept_BT for report in reports[1][INTERLEAVED].values()]
+        kept = [report.kept_BT for report in reports[1]["interleaved"].values()]
         results.append((logits, flat(gradient), kept))
     assert all(0 < np.mean(kept) < 1 for kept in results[0][2])
     jax.tree.map(
@@ -114,7 +113,7 @@ def test_cached_decoding_keeps_the_order_of_arrival():
     spec = tiny_spec(COMPONENTS, modalities=MODALITIES)
     batch = batch_of(spec, InSequence)
     variables = random_variables(spec, batch)
-    group = batch[INTERLEAVED]
+    group = batch["interleaved"]
     caches = empty_caches(spec, group.layout, group.num_rows)
     extend = functools.partial(UnifiedModel(spec).apply, method="extend")
     program = jax.make_jaxpr(extend)(variables, group, caches)

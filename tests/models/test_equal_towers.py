@@ -31,7 +31,6 @@ from tests.models.tiny_model import (
 from unimod_jax.layout import IMAGE, SPEECH, TEXT
 from unimod_jax.models import UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 TWO, THREE = (TEXT, IMAGE), (TEXT, IMAGE, SPEECH)
 # Grouped queries: four query heads for two key heads.
@@ -63,7 +62,7 @@ def models(case):
     for untied in ((), COMPONENTS):
         spec = tiny_spec(untied, modalities=modalities, **HEADS, **config)
         layout = interleaved_layout(spec)
-        params = random_variables(spec, {INTERLEAVED: random_interleaving(layout)})
+        params = random_variables(spec, {"interleaved": random_interleaving(layout)})
         params = params["params"]
         if made:
             params = in_towers(made[0][1], params)
@@ -76,8 +75,10 @@ def gradients_and_logits(spec):
     cotangent = np.asarray(COTANGENT, np.float32)
 
     def loss(params, group):
-        outputs, _ = UnifiedModel(spec).apply({"params": params}, {INTERLEAVED: group})
-        logits = outputs[INTERLEAVED].logits
+        outputs, _ = UnifiedModel(spec).apply(
+            {"params": params}, {"interleaved": group}
+        )
+        logits = outputs["interleaved"].logits
         return weighted_sum(group, logits, cotangent), logits
 
     return jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK_TO_COMPILE)

@@ -19,9 +19,9 @@ from tests.models.tiny_model import (
 from unimod_jax.mod import SCORE_WEIGHTS
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
-TASKS = (TEXT_TO_IMAGE, INTERLEAVED)
+TASKS = ("text_to_image", "interleaved")
 ONE_AT_ZERO = [
     name for name, weigh in SCORE_WEIGHTS.items() if weigh(jnp.zeros(())) == 1.0
 ]
@@ -35,8 +35,8 @@ def keep_all(score_weight="gentle", causal_rule="following_threshold"):
 
 def batch_of(spec):
     interleaved = random_interleaving(interleaved_layout(spec))
-    return random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,)) | {
-        INTERLEAVED: interleaved
+    return random_batch(NextToken(), spec, tasks=("text_to_image",)) | {
+        "interleaved": interleaved
     }
 
 
@@ -105,6 +105,6 @@ def test_keeping_everything_is_dense_whatever_the_causal_rule(rule):
 def test_other_weights_start_as_another_model(score_weight):
     outputs, _ = routed((), score_weight=score_weight)
     logits, expected = (
-        each[TEXT_TO_IMAGE].logits["text+image"] for each in (outputs, dense(())[2])
+        each["text_to_image"].logits["text+image"] for each in (outputs, dense(())[2])
     )
     assert np.abs(logits - expected).max() > 0.1

@@ -32,14 +32,13 @@ from unimod_jax.layout import (
 )
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 PATCHES = SIZES.image_patches
 DEPTHS = {
     "dense": MixtureOfDepths("none", ()),
-    "gate": MixtureOfDepths((0, 1), (INTERLEAVED,), keep_ratio=0.7),
+    "gate": MixtureOfDepths((0, 1), ("interleaved",), keep_ratio=0.7),
     "predictor": MixtureOfDepths(
-        (0, 1), (INTERLEAVED,), keep_ratio=0.7, causal_rule="predictor"
+        (0, 1), ("interleaved",), keep_ratio=0.7, causal_rule="predictor"
     ),
 }
 STORAGE = {"one stream": (), "two streams": COMPONENTS}
@@ -80,7 +79,7 @@ def model(storage, depth):
     """(layout of rows, group -> (what is said, what is kept) in sequence order)."""
     spec = tiny_spec(STORAGE[storage], DEPTHS[depth], patch_size=PATCH_SIZE)
     layout = InterleavedLayout(
-        INTERLEAVED,
+        "interleaved",
         spec.streams,
         ((TEXT, 12), (IMAGE, 3 * PATCHES)),
         patches_per_image=PATCHES,
@@ -91,9 +90,9 @@ def model(storage, depth):
 
     def run(rows):
         group = stack([lay_out_documents(row, layout) for row in rows])
-        variables = random_variables(spec, {INTERLEAVED: group})
-        outputs, (report,) = apply(variables, {INTERLEAVED: group})
-        output = outputs[INTERLEAVED]
+        variables = random_variables(spec, {"interleaved": group})
+        outputs, (report,) = apply(variables, {"interleaved": group})
+        output = outputs["interleaved"]
         said = [
             by_position(group, arrays) for arrays in (output.logits, output.patches)
         ]
@@ -157,17 +156,17 @@ def test_a_bidirectional_image_sees_its_own_later_patches_only():
 
 def test_causal_images_do_not_see_their_own_later_codes():
     spec = tiny_spec(COMPONENTS)
-    layout = InterleavedLayout(INTERLEAVED, spec.streams, ((TEXT, 4), (IMAGE, 4)))
+    layout = InterleavedLayout("interleaved", spec.streams, ((TEXT, 4), (IMAGE, 4)))
     codes = list(CODE_IDS[:4])
     rows = [
         [InterleavedDocument((text(0, 2), Span(IMAGE, ids), text(1, 2)))]
         for ids in (codes, [*codes[:3], CODE_IDS[6]])
     ]
     group = stack([lay_out_documents(row, layout) for row in rows])
-    variables = random_variables(spec, {INTERLEAVED: group})
+    variables = random_variables(spec, {"interleaved": group})
     apply = jax.jit(UnifiedModel(spec).apply, compiler_options=QUICK_TO_COMPILE)
-    outputs, _ = apply(variables, {INTERLEAVED: group})
-    logits = by_position(group, outputs[INTERLEAVED].logits)
+    outputs, _ = apply(variables, {"interleaved": group})
+    logits = by_position(group, outputs["interleaved"].logits)
     change_T = np.abs(logits[1] - logits[0]).max(axis=-1)
     np.testing.assert_allclose(change_T[:5], 0.0, atol=1e-5)
     assert (change_T[5:] > 1e-3).all()

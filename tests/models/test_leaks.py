@@ -35,22 +35,14 @@ from unimod_jax.layout import (
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    MaskedImage,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
-ALL = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, TEXT_ONLY, INTERLEAVED)
+ALL = ("text_to_image", "image_to_text", "text_only", "interleaved")
 # A row of masked codes is always there as a whole, so it is not among these.
 CAUSAL_TASKS = {
     "next token": (NextToken(), ALL),
     "diffusion": (ImageDiffusion(), ALL),
-    "masked image": (MaskedImage(), (IMAGE_TO_TEXT, TEXT_ONLY)),
+    "masked image": (MaskedImage(), ("image_to_text", "text_only")),
 }
 RULES = {
     "following": {"causal_rule": "following_threshold"},
@@ -64,7 +56,7 @@ NUM_ROWS = 6
 STORAGE = {"one stream": (), "two streams": COMPONENTS}
 ROW_SIZES = dataclasses.replace(
     SIZES,
-    caption_tokens=8,
+    text_tokens=8,
     patch_size=PATCH_SIZE,
     interleaved_slots=((TEXT, 16), (IMAGE, 8)),
 )
@@ -122,7 +114,7 @@ class Difference:
 
 def differences(objective, tasks, spec, mutable=False):
     """Task -> difference, from two calls of one compiled program."""
-    layouts = objective.layouts(ROW_SIZES, spec.streams)
+    layouts = layouts(objective, ROW_SIZES, spec.streams)
     last, whole, changed = {}, {}, {}
     for index, task in enumerate(tasks):
         row = one_row(layouts[task])

@@ -10,11 +10,10 @@ from tests.models.tiny_model import QUICK_TO_COMPILE, random_variables, tiny_spe
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.models import MixtureOfDepths, UnifiedModel, empty_caches
 from unimod_jax.mot import COMPONENTS, attention
-from unimod_jax.objectives import INTERLEAVED
 
 # Chosen by position alone, so that no token makes room for another.
 ROUTED = MixtureOfDepths(
-    (1,), (INTERLEAVED,), keep_ratio=0.5, scorer="random", score_weight="one"
+    (1,), ("interleaved",), keep_ratio=0.5, scorer="random", score_weight="one"
 )
 SPEC = tiny_spec(COMPONENTS, ROUTED)
 GROUP = random_interleaving(interleaved_layout(SPEC))
@@ -27,14 +26,14 @@ def outputs_of(method, variables, group):
     if method == "extend":
         caches = empty_caches(SPEC, group.layout, group.num_rows)
         return model.apply(variables, group, caches, method=method)[0].logits
-    return model.apply(variables, {INTERLEAVED: group})[0][INTERLEAVED].logits
+    return model.apply(variables, {"interleaved": group})[0]["interleaved"].logits
 
 
 @pytest.mark.parametrize("method", ["__call__", "extend"])
 def test_without_routed_attention_no_token_knows_of_another(method, monkeypatch):
     token_id_BT = GROUP.streams[TEXT].token_id_BT
     other = GROUP.with_stream(TEXT, token_id_BT=token_id_BT.at[FIRST_TOKEN].add(1))
-    variables = random_variables(SPEC, {INTERLEAVED: GROUP})
+    variables = random_variables(SPEC, {"interleaved": GROUP})
 
     def difference():
         run = jax.jit(

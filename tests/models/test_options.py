@@ -21,15 +21,15 @@ from tests.models.tiny_model import (
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training.state import make_state
 
-ROUTED = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE,), keep_ratio=0.5)
+ROUTED = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
 
 
 def batch_of(spec):
-    return random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+    return random_batch(NextToken(), spec, tasks=("text_to_image",))
 
 
 @functools.cache
@@ -38,7 +38,7 @@ def compiled(spec):
 
     def logits(variables, batch, rngs):
         outputs, _ = UnifiedModel(spec).apply(variables, batch, rngs=rngs)
-        return outputs[TEXT_TO_IMAGE].logits
+        return outputs["text_to_image"].logits
 
     return jax.jit(logits, compiler_options=QUICK_TO_COMPILE)
 
@@ -126,7 +126,7 @@ def gradient_with_dropout(remat):
     def loss(params, key):
         given = {"params": params}
         outputs, _ = UnifiedModel(spec).apply(given, batch, rngs={"dropout": key})
-        logits = outputs[TEXT_TO_IMAGE].logits.values()
+        logits = outputs["text_to_image"].logits.values()
         return sum(jnp.mean(jnp.square(x)) for x in logits)
 
     differentiate = jax.jit(jax.grad(loss), compiler_options=QUICK_TO_COMPILE)

@@ -27,15 +27,15 @@ from unimod_jax.models import (
 from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.models.transformer import layer_runs
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import TEXT_ONLY, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
-TASKS = (TEXT_TO_IMAGE, TEXT_ONLY)
+TASKS = ("text_to_image", "text_only")
 # Layer 0 is dense; in 1, 2 and 3 one task keeps 1, 0.6 and 0.2, the other always 0.5.
 RAMP = MixtureOfDepths(
     (1, 2, 3),
-    (TEXT_ONLY,),
+    ("text_only",),
     keep_ratio=0.5,
-    task_depths=(TaskDepth(TEXT_TO_IMAGE, (1, 2, 3), 1.0, 0.2),),
+    task_depths=(TaskDepth("text_to_image", (1, 2, 3), 1.0, 0.2),),
 )
 
 
@@ -154,14 +154,14 @@ def test_a_ramp_is_a_loop_over_its_layers(remat):
     assert_close(hidden, looped[1])
     of_ramp = jax.tree.map(lambda *leaves: np.stack(leaves), *looped[2][1:])
     jax.tree.map(np.testing.assert_array_equal, reports[1], of_ramp)
-    kept = np.asarray(reports[1][TEXT_TO_IMAGE]["text"].kept_BT).sum(axis=(1, 2))
+    kept = np.asarray(reports[1]["text_to_image"]["text"].kept_BT).sum(axis=(1, 2))
     assert kept[0] > kept[1] > kept[2] > 0
     for number, state in enumerate(looped[3][1:]):
         for path, leaf in flat(state).items():
             stacked = flat(states["run_1"])[path]
             np.testing.assert_allclose(stacked[number], leaf, rtol=1e-5, atol=1e-6)
     # The first layer keeps everything and asks no threshold, so none follows.
-    moved = states["run_1"][f"choices_{TEXT_TO_IMAGE}"]["gate"]["text"]
+    moved = states["run_1"]["choices_text_to_image"]["gate"]["text"]
     assert not np.asarray(moved[0]).any()
     assert np.asarray(moved[1:]).any()
 
@@ -176,8 +176,8 @@ def assert_close(actual, expected):
 
 def test_whole_rows_on_empty_caches_pass_a_ramp_as_they_do_without():
     spec, batch, variables = ramp()
-    group, model = batch[TEXT_TO_IMAGE], UnifiedModel(spec)
-    outputs, reports = jax.jit(model.apply)(variables, {TEXT_TO_IMAGE: group})
+    group, model = batch["text_to_image"], UnifiedModel(spec)
+    outputs, reports = jax.jit(model.apply)(variables, {"text_to_image": group})
     caches = empty_caches(spec, group.layout, group.num_rows)
     assert len(caches) == 4
     extend = jax.jit(functools.partial(model.apply, method="extend"))
@@ -188,6 +188,6 @@ def test_whole_rows_on_empty_caches_pass_a_ramp_as_they_do_without():
         reports,
         is_leaf=lambda x: hasattr(x, "kept_BT"),
     )
-    for name, logits in outputs[TEXT_TO_IMAGE].logits.items():
+    for name, logits in outputs["text_to_image"].logits.items():
         np.testing.assert_allclose(output.logits[name], logits, rtol=1e-4, atol=1e-4)
     assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, caches)

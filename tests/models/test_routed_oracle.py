@@ -27,11 +27,11 @@ from unimod_jax.mod import jitter
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.mot import COMPONENTS, TransformerBlock
-from unimod_jax.objectives import IMAGE_TO_TEXT, INTERLEAVED, ImageDiffusion
+from unimod_jax.objectives import ImageDiffusion
 
 KEEP, TEXT_KEEP = 0.5, 0.7
 ROUTING = MixtureOfDepths(
-    (0,), (IMAGE_TO_TEXT, INTERLEAVED), KEEP, text_keep_ratio=TEXT_KEEP
+    (0,), ("image_to_text", "interleaved"), KEEP, text_keep_ratio=TEXT_KEEP
 )
 CASES = {
     "gate, towers": (COMPONENTS, {}, "following_threshold"),
@@ -151,8 +151,8 @@ def case_of(name):
     untied, config, rule = CASES[name]
     routing = dataclasses.replace(ROUTING, causal_rule=rule)
     spec = tiny_spec(untied, routing, patch_size=3, num_layers=1, **config)
-    batch = random_batch(ImageDiffusion(), spec, 3, (IMAGE_TO_TEXT,))
-    batch[INTERLEAVED] = random_interleaving(interleaved_layout(spec), num_rows=3)
+    batch = random_batch(ImageDiffusion(), spec, 3, ("image_to_text",))
+    batch["interleaved"] = random_interleaving(interleaved_layout(spec), num_rows=3)
     layer = Layer(spec.config.block_config(spec.towers), spec.designs[0], spec.streams)
     stacked = random_variables(spec, batch)
     variables = {

@@ -17,10 +17,10 @@ from tests.models.tiny_model import (
 )
 from unimod_jax.models import MixtureOfDepths, TaskDepth, UnifiedModel
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import TEXT_ONLY, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
 LAYERS = 4
-TASKS = (TEXT_TO_IMAGE, TEXT_ONLY)
+TASKS = ("text_to_image", "text_only")
 # Which layers run for text-to-image rows. Text-only rows run all.
 PLANS = {
     "one layer skipped": ((2,), (0, 1, 3)),
@@ -69,26 +69,26 @@ def lengths_of(spec):
 def test_a_skipped_layer_is_not_there_for_the_task(plan):
     routed_layers, left = PLANS[plan]
     batch, params, everything = dense()
-    routing = MixtureOfDepths(routed_layers, (TEXT_TO_IMAGE,), keep_ratio=0.0)
+    routing = MixtureOfDepths(routed_layers, ("text_to_image",), keep_ratio=0.0)
     spec = tiny_spec(COMPONENTS, routing, num_layers=LAYERS)
     outputs, reports = outputs_of(
         spec, in_runs(params, range(LAYERS), lengths_of(spec)), batch
     )
     assert all(report == {} for report in reports)
-    for name, logits in outputs[TEXT_ONLY].logits.items():
+    for name, logits in outputs["text_only"].logits.items():
         np.testing.assert_allclose(
-            logits, everything[TEXT_ONLY].logits[name], rtol=1e-6, atol=1e-6
+            logits, everything["text_only"].logits[name], rtol=1e-6, atol=1e-6
         )
     expected, _ = outputs_of(
         tiny_spec(COMPONENTS, num_layers=len(left)),
         in_runs(params, left, [len(left)]),
-        {TEXT_TO_IMAGE: batch[TEXT_TO_IMAGE]},
+        {"text_to_image": batch["text_to_image"]},
     )
-    for name, logits in outputs[TEXT_TO_IMAGE].logits.items():
+    for name, logits in outputs["text_to_image"].logits.items():
         np.testing.assert_allclose(
-            logits, expected[TEXT_TO_IMAGE].logits[name], rtol=1e-6, atol=1e-6
+            logits, expected["text_to_image"].logits[name], rtol=1e-6, atol=1e-6
         )
-        whole = everything[TEXT_TO_IMAGE].logits[name]
+        whole = everything["text_to_image"].logits[name]
         assert np.abs(logits - whole).max() > 0.01
 
 
@@ -105,7 +105,7 @@ def test_a_layer_that_every_task_skips_has_no_parameters():
 
 
 def test_a_layer_that_one_task_uses_has_its_block_but_no_router():
-    skipped_by_one = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.0)
+    skipped_by_one = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.0)
     names = parameters_of(skipped_by_one)
     assert "transformer/run_1/block/query/text/kernel" in names
     assert not any("routers" in name or "choices" in name for name in names)
@@ -114,22 +114,22 @@ def test_a_layer_that_one_task_uses_has_its_block_but_no_router():
 def test_a_task_may_skip_a_layer_that_another_task_routes():
     depth = MixtureOfDepths(
         (1,),
-        (TEXT_TO_IMAGE,),
+        ("text_to_image",),
         keep_ratio=0.5,
-        task_depths=(TaskDepth(TEXT_ONLY, (1,), keep_ratio=0.0),),
+        task_depths=(TaskDepth("text_only", (1,), keep_ratio=0.0),),
     )
     names = parameters_of(depth)
     routers = {name.split("/")[2] for name in names if "routers" in name}
-    assert routers == {f"routers_{TEXT_TO_IMAGE}"}
+    assert routers == {"routers_text_to_image"}
 
 
 def test_plans_by_task_run_from_their_first_to_their_last_ratio():
     depth = MixtureOfDepths(
         "last_half",
-        (TEXT_TO_IMAGE,),
+        ("text_to_image",),
         keep_ratio=1.0,
         final_keep_ratio=0.2,
-        task_depths=(TaskDepth(TEXT_ONLY, "every_other", 0.6),),
+        task_depths=(TaskDepth("text_only", "every_other", 0.6),),
     )
     found = {
         task: [
@@ -139,6 +139,6 @@ def test_plans_by_task_run_from_their_first_to_their_last_ratio():
         for task in TASKS
     }
     assert found == {
-        TEXT_TO_IMAGE: [None, None, 1.0, 0.2],
-        TEXT_ONLY: [None, 0.6, None, 0.6],
+        "text_to_image": [None, None, 1.0, 0.2],
+        "text_only": [None, 0.6, None, 0.6],
     }

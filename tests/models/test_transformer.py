@@ -22,11 +22,11 @@ from unimod_jax.models import MixtureOfDepths, Transformer, UnifiedModel
 from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.models.transformer import most_kept
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import TEXT_ONLY, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 
 # Layers 0 and 1 are dense, layers 2 and 3 route one of the two tasks.
-LAST_HALF = MixtureOfDepths("last_half", (TEXT_TO_IMAGE,), keep_ratio=0.5)
-TASKS = (TEXT_TO_IMAGE, TEXT_ONLY)
+LAST_HALF = MixtureOfDepths("last_half", ("text_to_image",), keep_ratio=0.5)
+TASKS = ("text_to_image", "text_only")
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +120,10 @@ def test_a_scanned_run_is_a_loop_over_its_layers(routed_spec, stack_variables, s
 def test_only_routed_tasks_of_routed_layers_report_what_they_kept(scanned, batch):
     _, _, _, reports, _ = scanned
     assert reports[0] == {}
-    assert set(reports[1]) == {TEXT_TO_IMAGE}
-    for name, report in reports[1][TEXT_TO_IMAGE].items():
+    assert set(reports[1]) == {"text_to_image"}
+    for name, report in reports[1]["text_to_image"].items():
         kept_LBT = report.kept_BT
-        position_BT = batch[TEXT_TO_IMAGE].streams[name].position_BT
+        position_BT = batch["text_to_image"].streams[name].position_BT
         assert kept_LBT.shape == (2, *position_BT.shape)
         assert not (np.asarray(kept_LBT) & (np.asarray(position_BT) < 0)).any()
 
@@ -132,15 +132,15 @@ def test_tokens_a_layer_skips_leave_it_unchanged(routed_spec, stack_variables, s
     hidden, geometry, *_ = scanned
     own = layer_variables(stack_variables, 1, 0)
     after, (report, _) = layer_apply(routed_spec, 1)(own, hidden, geometry)
-    for name, routing in report[TEXT_TO_IMAGE].items():
-        before = np.asarray(hidden[TEXT_TO_IMAGE][name])
+    for name, routing in report["text_to_image"].items():
+        before = np.asarray(hidden["text_to_image"][name])
         skipped_BT = ~np.asarray(routing.kept_BT)
         assert skipped_BT.any()
         assert not skipped_BT.all()
         np.testing.assert_array_equal(
-            np.asarray(after[TEXT_TO_IMAGE][name])[skipped_BT], before[skipped_BT]
+            np.asarray(after["text_to_image"][name])[skipped_BT], before[skipped_BT]
         )
-        change = np.abs(np.asarray(after[TEXT_TO_IMAGE][name]) - before)
+        change = np.abs(np.asarray(after["text_to_image"][name]) - before)
         assert change[~skipped_BT].min(axis=0).max() > 0
 
 
@@ -152,9 +152,11 @@ def test_a_task_without_a_route_runs_the_layer_densely(
     block_only = {"params": {"block": own["params"]["block"]}, STATE: {}}
     after, _ = layer_apply(routed_spec, 1)(own, hidden, geometry)
     expected, _ = layer_apply(routed_spec, 0)(block_only, hidden, geometry)
-    for name in after[TEXT_ONLY]:
-        np.testing.assert_array_equal(after[TEXT_ONLY][name], expected[TEXT_ONLY][name])
-        changed = after[TEXT_TO_IMAGE][name] != expected[TEXT_TO_IMAGE][name]
+    for name in after["text_only"]:
+        np.testing.assert_array_equal(
+            after["text_only"][name], expected["text_only"][name]
+        )
+        changed = after["text_to_image"][name] != expected["text_to_image"][name]
         assert np.asarray(changed).any()
 
 
@@ -170,9 +172,9 @@ def test_thresholds_move_in_training(stack_variables, scanned):
 
 
 def test_layers_of_a_run_start_from_different_draws_and_their_routers_at_zero():
-    spec = tiny_spec((), MixtureOfDepths((0, 1), (TEXT_ONLY,), 0.5))
-    batch = random_batch(NextToken(), spec, tasks=(TEXT_ONLY,))
-    router_name = f"transformer/run_0/routers_{TEXT_ONLY}/text+image"
+    spec = tiny_spec((), MixtureOfDepths((0, 1), ("text_only",), 0.5))
+    batch = random_batch(NextToken(), spec, tasks=("text_only",))
+    router_name = "transformer/run_0/routers_text_only/text+image"
 
     @jax.jit
     def some_initial_variables():
@@ -205,11 +207,11 @@ def loss_and_gradient(spec, variables, batch):
 @pytest.fixture(scope="module")
 def plain_and_remat():
     """Loss and gradient of a shared-routed layer, without and with recomputation."""
-    both = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE,), keep_ratio=0.5)
+    both = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
     results = []
     for remat in ("nothing", "all"):
         spec = tiny_spec((), both, remat=remat)
-        batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+        batch = random_batch(NextToken(), spec, tasks=("text_to_image",))
         variables = random_variables(spec, batch)
         results.append(loss_and_gradient(spec, variables, batch))
     return results
@@ -234,8 +236,8 @@ def test_gradients_reach_the_router_of_every_layer_through_its_weights(plain_and
 
 def test_what_is_kept_is_counted_over_all_streams_of_every_task():
     spec = tiny_spec(COMPONENTS)
-    layout = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))[
-        TEXT_TO_IMAGE
+    layout = random_batch(NextToken(), spec, tasks=("text_to_image",))[
+        "text_to_image"
     ].layout
     text, image = (layout.num_tokens(name) for name in ("text", "image"))
     geometry = {task: GroupGeometry({}, layout) for task in TASKS}
@@ -249,23 +251,23 @@ def test_what_is_kept_is_counted_over_all_streams_of_every_task():
     assert kept(both(keep_ratio=0.0)) == 0.0
     uneven = (0.2 * image + text) / (image + text)
     assert kept(both(keep_ratio=0.2, text_keep_ratio=1.0)) == pytest.approx(uneven)
-    one = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.2)
+    one = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.2)
     assert kept(one) == 1.0
-    assert kept(one, (TEXT_TO_IMAGE,)) == pytest.approx(0.2)
+    assert kept(one, ("text_to_image",)) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
     ("remat_above", "recomputed_runs"), [(0.0, 2), (0.25, 1), (1.0, 0)]
 )
 def test_layers_that_keep_little_are_not_computed_again(remat_above, recomputed_runs):
-    routing = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.2)
+    routing = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.2)
     spec = tiny_spec((), routing, remat="all", remat_above=remat_above)
-    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+    batch = random_batch(NextToken(), spec, tasks=("text_to_image",))
     variables = random_variables(spec, batch)
 
     def loss(params):
         outputs, _ = UnifiedModel(spec).apply({**variables, "params": params}, batch)
-        return sum(jnp.sum(x) for x in outputs[TEXT_TO_IMAGE].hidden.values())
+        return sum(jnp.sum(x) for x in outputs["text_to_image"].hidden.values())
 
     program = str(jax.make_jaxpr(loss)(variables["params"]))
     assert program.count("prevent_cse=") == recomputed_runs

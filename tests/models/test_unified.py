@@ -25,15 +25,10 @@ from unimod_jax.models import (
     UnifiedModel,
     count_parameters,
 )
-from unimod_jax.objectives import (
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    ImageDiffusion,
-    NextToken,
-)
+from unimod_jax.objectives import ImageDiffusion, NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
-ROUTED = MixtureOfDepths("last_half", (TEXT_TO_IMAGE,), keep_ratio=0.5)
+ROUTED = MixtureOfDepths("last_half", ("text_to_image",), keep_ratio=0.5)
 # Width 16, 24 ids, two query heads and one key head of 8, hidden 24, patches of 3.
 BLOCK = (
     ("attention_norm", "scale", (16,), ("norm",)),
@@ -89,7 +84,7 @@ def test_a_dense_model_has_these_parameters_and_axes():
 def test_a_routed_two_tower_model_of_patches_has_these_parameters_and_axes():
     spec = tiny_spec(routing=ROUTED, patch_size=PATCH_SIZE)
     routers = {
-        f"transformer/run_1/routers_{TEXT_TO_IMAGE}/{name}": (
+        f"transformer/run_1/routers_text_to_image/{name}": (
             (1, 16),
             ("layers", "embed"),
         )
@@ -144,9 +139,9 @@ def test_bfloat16_activations_give_finite_float32_logits_close_to_float32():
         tiny_spec((), compute_dtype=dtype, patch_size=PATCH_SIZE)
         for dtype in ("float32", "bfloat16")
     ]
-    batch = random_batch(ImageDiffusion(), specs[0], tasks=(TEXT_TO_IMAGE,))
+    batch = random_batch(ImageDiffusion(), specs[0], tasks=("text_to_image",))
     variables = random_variables(specs[0], batch)
-    outputs = [forward(spec)(variables, batch)[0][TEXT_TO_IMAGE] for spec in specs]
+    outputs = [forward(spec)(variables, batch)[0]["text_to_image"] for spec in specs]
     exact, rounded = (jax.tree.leaves([out.logits, out.patches]) for out in outputs)
     for expected, got in zip(exact, rounded, strict=True):
         assert got.dtype == expected.dtype == jnp.float32
@@ -158,36 +153,38 @@ def test_bfloat16_activations_give_finite_float32_logits_close_to_float32():
 
 def test_a_routed_model_runs_in_bfloat16():
     spec = tiny_spec(routing=ROUTED, compute_dtype="bfloat16")
-    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE,))
+    batch = random_batch(NextToken(), spec, tasks=("text_to_image",))
     variables = random_variables(spec, batch)
     outputs, reports = forward(spec)(variables, batch)
     said = [(output.logits, output.patches) for output in outputs.values()]
     for logits in jax.tree.leaves(said):
         assert logits.dtype == jnp.float32
         assert np.isfinite(logits).all()
-    for routing in reports[1][TEXT_TO_IMAGE].values():
+    for routing in reports[1]["text_to_image"].values():
         assert np.asarray(routing.kept_BT).any()
 
 
 def test_task_groups_do_not_see_each_other():
     spec = tiny_spec(())
-    batch = random_batch(NextToken(), spec, tasks=(TEXT_TO_IMAGE, TEXT_ONLY))
+    batch = random_batch(NextToken(), spec, tasks=("text_to_image", "text_only"))
     variables = random_variables(spec, batch)
     stream = "text+image"
-    token_id_BT = batch[TEXT_TO_IMAGE].streams[stream].token_id_BT
-    others = batch[TEXT_TO_IMAGE].with_stream(stream, token_id_BT=token_id_BT[::-1])
+    token_id_BT = batch["text_to_image"].streams[stream].token_id_BT
+    others = batch["text_to_image"].with_stream(stream, token_id_BT=token_id_BT[::-1])
     before, _ = forward(spec)(variables, batch)
-    after, _ = forward(spec)(variables, batch | {TEXT_TO_IMAGE: others})
+    after, _ = forward(spec)(variables, batch | {"text_to_image": others})
     np.testing.assert_array_equal(
-        after[TEXT_ONLY].logits[stream], before[TEXT_ONLY].logits[stream]
+        after["text_only"].logits[stream], before["text_only"].logits[stream]
     )
-    change = after[TEXT_TO_IMAGE].logits[stream] - before[TEXT_TO_IMAGE].logits[stream]
+    change = (
+        after["text_to_image"].logits[stream] - before["text_to_image"].logits[stream]
+    )
     assert np.abs(change).max() > 0.1
 
 
 def test_nnx_wraps_the_model_and_gives_the_same_logits():
     spec = tiny_spec((), num_layers=1)
-    batch = random_batch(NextToken(), spec, tasks=(TEXT_ONLY,))
+    batch = random_batch(NextToken(), spec, tasks=("text_only",))
     rules = tuple(dataclasses.asdict(ShardingRules()).items())
 
     @nnx.jit
@@ -202,8 +199,8 @@ def test_nnx_wraps_the_model_and_gives_the_same_logits():
         state = nnx.to_pure_dict(nnx.state(bridged, nnx.Param))
     expected, _ = forward(spec)({"params": state}, batch)
     np.testing.assert_allclose(
-        outputs[TEXT_ONLY].logits["text+image"],
-        expected[TEXT_ONLY].logits["text+image"],
+        outputs["text_only"].logits["text+image"],
+        expected["text_only"].logits["text+image"],
         rtol=1e-6,
         atol=1e-6,
     )
@@ -231,11 +228,13 @@ def test_an_unknown_set_of_routed_layers_is_refused_with_the_choices():
 
 
 def test_a_text_ratio_of_its_own_applies_to_the_text_stream_only():
-    routing = MixtureOfDepths("every_other", (TEXT_TO_IMAGE,), 0.4, text_keep_ratio=0.9)
+    routing = MixtureOfDepths(
+        "every_other", ("text_to_image",), 0.4, text_keep_ratio=0.9
+    )
     dense, routed = routing.layer_plan(2)
     assert dense.routes == ()
-    route = routed.route_of(TEXT_TO_IMAGE)
+    route = routed.route_of("text_to_image")
     assert route.keep_ratio_of(TEXT) == 0.9
     assert route.keep_ratio_of(IMAGE) == 0.4
     plain = dataclasses.replace(routing, text_keep_ratio=0.0).layer_plan(2)[1]
-    assert plain.route_of(TEXT_TO_IMAGE).keep_ratio_of(TEXT) == 0.4
+    assert plain.route_of("text_to_image").keep_ratio_of(TEXT) == 0.4

@@ -29,7 +29,6 @@ from unimod_jax.models import (
     warm_start,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 LAYERS = 4
 THREE = (TEXT, IMAGE, SPEECH)
@@ -80,13 +79,13 @@ def group_of(spec):
 def logits_of(spec, params):
     apply = jax.jit(UnifiedModel(spec).apply, compiler_options=QUICK_TO_COMPILE)
     group = group_of(spec)
-    outputs, _ = apply({"params": params}, {INTERLEAVED: group})
-    return by_position(group, outputs[INTERLEAVED].logits)
+    outputs, _ = apply({"params": params}, {"interleaved": group})
+    return by_position(group, outputs["interleaved"].logits)
 
 
 @functools.cache
 def dense():
-    params = random_variables(DENSE, {INTERLEAVED: group_of(DENSE)})["params"]
+    params = random_variables(DENSE, {"interleaved": group_of(DENSE)})["params"]
     return params, logits_of(DENSE, params)
 
 
@@ -104,7 +103,7 @@ def test_the_parameters_are_those_of_the_formula(choice):
         + num_untied * more * sum(SIZES[name] for name in untied)
         + FINAL_NORM * (1 + more * ("final_norm" in towers.untied_components))
     )
-    params = abstract_variables(spec, {INTERLEAVED: group_of(spec)})["params"]
+    params = abstract_variables(spec, {"interleaved": group_of(spec)})["params"]
     assert count_parameters(params) == expected
 
 
@@ -112,14 +111,14 @@ def test_the_parameters_are_those_of_the_formula(choice):
 def test_equal_towers_are_the_dense_model(choice):
     spec = spec_of(choice)
     params, expected = dense()
-    fresh = random_variables(spec, {INTERLEAVED: group_of(spec)}, seed=9)["params"]
+    fresh = random_variables(spec, {"interleaved": group_of(spec)}, seed=9)["params"]
     equal = warm_start(params, DENSE, fresh, spec)
     np.testing.assert_allclose(logits_of(spec, equal), expected, rtol=1e-5, atol=2e-5)
 
 
 def test_each_layer_is_untied_on_its_own():
     spec = spec_of("Uni-X: first and last layer")
-    params = abstract_variables(spec, {INTERLEAVED: group_of(spec)})["params"]
+    params = abstract_variables(spec, {"interleaved": group_of(spec)})["params"]
     layers_and_towers = {
         run: (
             next(iter(jax.tree.leaves(block))).shape[0],
@@ -150,7 +149,7 @@ def test_a_layer_that_does_not_exist_cannot_be_untied():
 
 def test_untying_everything_multiplies_the_block_by_the_modalities():
     spec = dataclasses.replace(DENSE, towers=MixtureOfTransformers())
-    batch = {INTERLEAVED: group_of(spec)}
+    batch = {"interleaved": group_of(spec)}
     params = flat(abstract_variables(spec, batch)["params"])
     inside = {
         tower: sum(

@@ -25,11 +25,10 @@ from unimod_jax.models import (
     warm_start,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import INTERLEAVED
 
 LAYERS = 3
 # Only one layer is routed, so the layers are scanned in other runs than the dense ones.
-KEEP_ALL = MixtureOfDepths((2,), (INTERLEAVED,), keep_ratio=1.0)
+KEEP_ALL = MixtureOfDepths((2,), ("interleaved",), keep_ratio=1.0)
 SIZES = {
     "num_layers": LAYERS,
     "modalities": (TEXT, IMAGE, SPEECH),
@@ -63,21 +62,21 @@ def group_of(spec):
 def logits_of(spec, variables):
     apply = jax.jit(UnifiedModel(spec).apply, compiler_options=QUICK_TO_COMPILE)
     group = group_of(spec)
-    outputs, _ = apply(variables, {INTERLEAVED: group})
-    return by_position(group, outputs[INTERLEAVED].logits)
+    outputs, _ = apply(variables, {"interleaved": group})
+    return by_position(group, outputs["interleaved"].logits)
 
 
 @functools.cache
 def trained():
     """(parameters of a dense model that has left its start, its logits)."""
-    variables = random_variables(DENSE, {INTERLEAVED: group_of(DENSE)})
+    variables = random_variables(DENSE, {"interleaved": group_of(DENSE)})
     return variables["params"], logits_of(DENSE, variables)
 
 
 @functools.cache
 def fresh(spec):
     """Variables with other weights, and routers as they start."""
-    variables = random_variables(spec, {INTERLEAVED: group_of(spec)}, seed=5)
+    variables = random_variables(spec, {"interleaved": group_of(spec)}, seed=5)
     return with_routers_at_zero(variables)
 
 
@@ -86,7 +85,7 @@ def initial(spec):
     """Variables as initialised."""
     init = functools.partial(UnifiedModel(spec).init, jax.random.key(5))
     compiled = jax.jit(init, compiler_options=QUICK_TO_COMPILE)
-    return nn.unbox(compiled({INTERLEAVED: group_of(spec)}))
+    return nn.unbox(compiled({"interleaved": group_of(spec)}))
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -112,9 +111,9 @@ def test_an_initialised_routed_model_takes_the_dense_weights_bit_for_bit():
 
 def test_routers_are_those_of_the_fresh_model():
     spec = TARGETS["routed towers"]
-    given = random_variables(spec, {INTERLEAVED: group_of(spec)}, seed=3)["params"]
+    given = random_variables(spec, {"interleaved": group_of(spec)}, seed=3)["params"]
     started = flat(warm_start(trained()[0], DENSE, given, spec))
-    router = f"transformer/run_1/routers_{INTERLEAVED}/{IMAGE}"
+    router = f"transformer/run_1/routers_interleaved/{IMAGE}"
     np.testing.assert_array_equal(started[router], flat(given)[router])
     assert np.abs(started[router]).max() > 0
     query = "block/query/speech/kernel"
@@ -148,13 +147,13 @@ def test_a_layer_that_everyone_skips_takes_nothing():
 )
 def test_other_sizes_are_refused_in_a_sentence(wrong, words):
     spec = tiny_spec(COMPONENTS, **(SIZES | wrong))
-    given = random_variables(spec, {INTERLEAVED: group_of(spec)})["params"]
+    given = random_variables(spec, {"interleaved": group_of(spec)})["params"]
     with pytest.raises(ValueError, match=words):
         warm_start(trained()[0], DENSE, given, spec)
 
 
 def test_experts_cannot_start_from_one_network():
     spec = with_towers(DENSE, untied_components=(), expert_towers=("shared",))
-    given = random_variables(spec, {INTERLEAVED: group_of(spec)})["params"]
+    given = random_variables(spec, {"interleaved": group_of(spec)})["params"]
     with pytest.raises(ValueError, match="no parameter for block/feed_forward/shared"):
         warm_start(trained()[0], DENSE, given, spec)

@@ -25,11 +25,10 @@ from unimod_jax.models import (
     UnifiedModel,
 )
 from unimod_jax.mot import COMPONENTS
-from unimod_jax.objectives import SequenceSizes
 
 SPECIAL = SpecialTokens()
 
-SIZES = SequenceSizes(caption_tokens=4, image_tokens=4, image_patches=4)
+SIZES = PartSizes(text_tokens=4, image_tokens=4, image_patches=4)
 TEXT_IDS = range(12, 16)
 CODE_IDS = range(16, 24)
 VOCABULARY_SIZE = 24
@@ -63,7 +62,7 @@ def tiny_spec(
         MixtureOfTransformers(untied),
         routing,
         VOCABULARY_SIZE,
-        SIZES.image_tokens,
+        SIZES.image_codes,
         patch_size,
     )
 
@@ -104,7 +103,7 @@ def random_batch(
     objective, spec: ModelSpec, num_rows: int = 2, tasks: tuple[str, ...] = ()
 ) -> UnifiedBatch:
     """A group per task of the objective (or of those named)."""
-    layouts = objective.layouts(SIZES, spec.streams)
+    layouts = layouts(objective, SIZES, spec.streams)
     return {task: random_group(layouts[task], num_rows) for task in tasks or layouts}
 
 

@@ -16,6 +16,7 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.layout import (
     IMAGE,
     TEXT,
@@ -27,11 +28,8 @@ from unimod_jax.layout import (
 )
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
     ImageDiffusion,
+    task_loss,
 )
 from unimod_jax.objectives.image_diffusion import (
     add_noise,
@@ -92,7 +90,7 @@ def test_noise_keeps_the_variance_of_unit_data():
 
 def test_rows_are_their_patches_noised_at_their_own_time(batch, corrupted):
     seen, noise = corrupted
-    for task in (TEXT_TO_IMAGE, IMAGE_TO_TEXT):
+    for task in ("text_to_image", "image_to_text"):
         share_BN1 = np.asarray(signal_share(seen[task].patch_time_BN))[..., None]
         expected = (
             np.sqrt(share_BN1) * batch[task].patch_BNP
@@ -101,13 +99,13 @@ def test_rows_are_their_patches_noised_at_their_own_time(batch, corrupted):
         np.testing.assert_allclose(seen[task].patch_BNP, expected, atol=1e-5)
         assert noise[task].shape == (NUM_ROWS, SIZES.image_patches, PATCH_SIZE)
         assert abs(float(jnp.std(noise[task])) - 1) < 0.1
-    assert not np.array_equal(noise[TEXT_TO_IMAGE], noise[IMAGE_TO_TEXT])
+    assert not np.array_equal(noise["text_to_image"], noise["image_to_text"])
 
 
 def test_images_before_their_caption_are_noised_half_way_at_most(corrupted):
     seen, _ = corrupted
-    free = np.asarray(seen[TEXT_TO_IMAGE].patch_time_BN)
-    capped = np.asarray(seen[IMAGE_TO_TEXT].patch_time_BN)
+    free = np.asarray(seen["text_to_image"].patch_time_BN)
+    capped = np.asarray(seen["image_to_text"].patch_time_BN)
     assert free.min() > 0
     assert 0.9 < free.max() <= 1.0
     assert capped.min() > 0
@@ -117,8 +115,9 @@ def test_images_before_their_caption_are_noised_half_way_at_most(corrupted):
 
 
 def test_the_time_cap_may_be_chosen():
-    layouts = ImageDiffusion(time_cap=0.1).layouts(SIZES, (Stream.of(TEXT, IMAGE),))
-    group = random_group(layouts[IMAGE_TO_TEXT], NUM_ROWS)
+    streams = (Stream.of(TEXT, IMAGE),)
+    capped = layouts(ImageDiffusion(), SIZES, streams, time_cap=0.1)
+    group = random_group(capped["image_to_text"], NUM_ROWS)
     noised, _ = noise_patches(group, jax.random.key(1))
     assert 0.08 < float(noised.patch_time_BN.max()) <= 0.1
 
@@ -127,14 +126,14 @@ def test_rows_come_clean_from_the_host(batch):
     for group in batch.values():
         assert group.patch_time_BN.shape == group.patch_BNP.shape[:2]
         assert not group.patch_time_BN.any()
-    assert (batch[TEXT_TO_IMAGE].largest_time_BN == 1.0).all()
-    assert (batch[IMAGE_TO_TEXT].largest_time_BN == 0.5).all()
+    assert (batch["text_to_image"].largest_time_BN == 1.0).all()
+    assert (batch["image_to_text"].largest_time_BN == 0.5).all()
 
 
 def interleaved_group(rows):
     """Rows of two image places; each row lists the largest times of its images."""
     layout = InterleavedLayout(
-        INTERLEAVED,
+        "interleaved",
         (Stream.of(TEXT), Stream.of(IMAGE)),
         ((TEXT, 4), (IMAGE, 4)),
         patches_per_image=2,
@@ -157,8 +156,8 @@ def interleaved_group(rows):
 
 def test_every_image_of_a_row_is_noised_at_a_time_of_its_own():
     group = interleaved_group([(1.0, 0.5)] * NUM_ROWS)
-    seen, noise = ImageDiffusion().corrupt({INTERLEAVED: group}, jax.random.key(0))
-    time_BN = np.asarray(seen[INTERLEAVED].patch_time_BN)
+    seen, noise = ImageDiffusion().corrupt({"interleaved": group}, jax.random.key(0))
+    time_BN = np.asarray(seen["interleaved"].patch_time_BN)
     np.testing.assert_array_equal(time_BN[:, ::2], time_BN[:, 1::2])
     first_B, second_B = time_BN[:, 0], time_BN[:, 2]
     assert first_B.min() > 0 and second_B.min() > 0
@@ -166,56 +165,78 @@ def test_every_image_of_a_row_is_noised_at_a_time_of_its_own():
     assert 0.4 < second_B.max() <= 0.5
     assert abs(np.corrcoef(first_B, second_B)[0, 1]) < 0.4
     share_BN1 = np.asarray(signal_share(jnp.asarray(time_BN)))[..., None]
-    expected = np.sqrt(share_BN1) + np.sqrt(1 - share_BN1) * noise[INTERLEAVED]
-    np.testing.assert_allclose(seen[INTERLEAVED].patch_BNP, expected, atol=1e-5)
+    expected = np.sqrt(share_BN1) + np.sqrt(1 - share_BN1) * noise["interleaved"]
+    np.testing.assert_allclose(seen["interleaved"].patch_BNP, expected, atol=1e-5)
+
+
+def test_a_task_is_noised_alike_whatever_other_tasks_there_are(batch, corrupted):
+    seen, noise = corrupted
+    alone = {"image_to_text": batch["image_to_text"]}
+    again, drawn = ImageDiffusion().corrupt(alone, jax.random.key(0))
+    jax.tree.map(
+        np.testing.assert_array_equal, again["image_to_text"], seen["image_to_text"]
+    )
+    np.testing.assert_array_equal(drawn["image_to_text"], noise["image_to_text"])
+
+
+def test_an_image_without_any_time_is_shown_clean_and_predicts_nothing():
+    streams = (Stream.of(TEXT), Stream.of(IMAGE))
+    shown = layouts(ImageDiffusion(), SIZES, streams, time_cap=0.0)["image_to_text"]
+    group = random_group(shown, NUM_ROWS)
+    seen, noise = ImageDiffusion().corrupt({"a": group}, jax.random.key(0))
+    np.testing.assert_array_equal(seen["a"].patch_BNP, group.patch_BNP)
+    wrong = perfect(group, jnp.full_like(noise["a"], 2.0))
+    assert noise_loss(group, wrong, noise["a"]).mean == 0.0
 
 
 def test_places_without_an_image_do_not_dilute_the_loss():
     group = interleaved_group([(1.0, 1.0), (1.0,), ()])
     noise_BNP = jnp.zeros(group.patch_BNP.shape)
     told = perfect(group, jnp.full_like(noise_BNP, 2.0))
-    assert noise_loss(group, told, noise_BNP) == 4.0
+    assert noise_loss(group, told, noise_BNP).mean == 4.0
     empty = interleaved_group([()])
     nothing = perfect(empty, jnp.zeros(empty.patch_BNP.shape))
-    assert noise_loss(empty, nothing, jnp.zeros(empty.patch_BNP.shape)) == 0.0
+    unnoised = jnp.zeros(empty.patch_BNP.shape)
+    assert noise_loss(empty, nothing, unnoised).mean == 0.0
 
 
 def test_text_only_rows_are_untouched_and_have_no_noise(batch, corrupted):
     seen, noise = corrupted
-    assert seen[TEXT_ONLY] is batch[TEXT_ONLY]
-    assert set(noise) == {TEXT_TO_IMAGE, IMAGE_TO_TEXT}
+    assert seen["text_only"] is batch["text_only"]
+    assert set(noise) == {"text_to_image", "image_to_text"}
 
 
 def test_perfect_prediction_has_no_loss(corrupted):
     seen, noise = corrupted
-    group, noise_BNP = seen[TEXT_TO_IMAGE], noise[TEXT_TO_IMAGE]
-    assert noise_loss(group, perfect(group, noise_BNP), noise_BNP) == 0.0
+    group, noise_BNP = seen["text_to_image"], noise["text_to_image"]
+    assert noise_loss(group, perfect(group, noise_BNP), noise_BNP).mean == 0.0
 
 
 def test_the_loss_is_the_mean_squared_error_over_all_values(corrupted):
     seen, noise = corrupted
-    group, noise_BNP = seen[TEXT_TO_IMAGE], noise[TEXT_TO_IMAGE]
+    group, noise_BNP = seen["text_to_image"], noise["text_to_image"]
     wrong_BNP = jax.random.normal(jax.random.key(5), noise_BNP.shape)
-    loss = noise_loss(group, perfect(group, wrong_BNP), noise_BNP)
+    loss = noise_loss(group, perfect(group, wrong_BNP), noise_BNP).mean
     expected = np.mean((np.asarray(wrong_BNP) - np.asarray(noise_BNP)) ** 2)
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
 def test_diffusion_is_weighted_beside_text(corrupted):
     seen, noise = corrupted
-    group, noise_BNP = seen[TEXT_TO_IMAGE], noise[TEXT_TO_IMAGE]
+    group, noise_BNP = seen["text_to_image"], noise["text_to_image"]
     logits = {
         name: jnp.zeros((*stream.position_BT.shape, 24))
         for name, stream in group.streams.items()
     }
     output = output_with(logits, perfect(group, jnp.zeros_like(noise_BNP)).patches)
-    loss, metrics = ImageDiffusion(diffusion_weight=5.0).task_loss(
-        group, output, noise_BNP
-    )
+    objective = ImageDiffusion(diffusion_weight=5.0)
+    sums = objective.loss_sums(group, output, noise_BNP)
+    loss, metrics = task_loss(objective, sums)
     np.testing.assert_allclose(metrics["text_loss"], np.log(24), rtol=1e-5)
     np.testing.assert_allclose(metrics["image_loss"], np.mean(noise_BNP**2), rtol=1e-5)
     expected = metrics["text_loss"] + 5.0 * metrics["image_loss"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    without, metrics = ImageDiffusion().task_loss(group, output, None)
+    sums = objective.loss_sums(group, output, None)
+    without, metrics = task_loss(objective, sums)
     np.testing.assert_allclose(without, np.log(24), rtol=1e-5)
     assert "image_loss" not in metrics

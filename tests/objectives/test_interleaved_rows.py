@@ -15,6 +15,7 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.layout import (
     IMAGE,
     SPEECH,
@@ -27,8 +28,6 @@ from unimod_jax.layout import (
 )
 from unimod_jax.models import UnifiedModel
 from unimod_jax.objectives import (
-    INTERLEAVED,
-    TEXT_TO_IMAGE,
     ImageDiffusion,
     MaskedImage,
     NextToken,
@@ -39,7 +38,7 @@ MODALITIES = (TEXT, IMAGE, SPEECH)
 STREAMS = tuple(Stream.of(modality) for modality in MODALITIES)
 # Two documents: a caption of 4, BEGIN, END, and markers around an image and speech.
 SLOTS = ((TEXT, 20), (IMAGE, 8), (SPEECH, 6))
-PACKED = dataclasses.replace(SIZES, interleaved_slots=SLOTS, patch_size=PATCH_SIZE)
+PACKED = dataclasses.replace(SIZES, patch_size=PATCH_SIZE)
 
 
 def codes_document():
@@ -83,33 +82,36 @@ def spec_of(patch_size):
 
 
 def group_of(objective, *rows):
-    layout = objective.layouts(PACKED, STREAMS)[INTERLEAVED]
+    layout = layouts(objective, PACKED, STREAMS, SLOTS)["interleaved"]
     return stack([lay_out_documents(row, layout) for row in rows])
 
 
 def test_interleaved_rows_have_the_slots_they_are_given():
-    assert NextToken().layouts(PACKED, STREAMS)[INTERLEAVED].slots == SLOTS
-    diffusion = ImageDiffusion(time_cap=0.3).layouts(PACKED, STREAMS)[INTERLEAVED]
+    of_codes = layouts(NextToken(), PACKED, STREAMS, SLOTS)["interleaved"]
+    assert (of_codes.slots, of_codes.bidirectional) == (SLOTS, ())
+    assert of_codes.patches_per_image == 0
+    diffusion = layouts(ImageDiffusion(), PACKED, STREAMS, SLOTS, time_cap=0.3)[
+        "interleaved"
+    ]
     assert diffusion.slots == SLOTS
     assert diffusion.bidirectional == (IMAGE,)
     assert diffusion.captioned_time == 0.3
     assert diffusion.patches_per_image == PACKED.image_patches
 
 
-def test_interleaved_rows_are_only_there_where_documents_are_packed():
-    for objective in (NextToken(), ImageDiffusion()):
-        assert INTERLEAVED not in objective.layouts(SIZES, STREAMS)
-    assert INTERLEAVED not in MaskedImage().layouts(PACKED, STREAMS)
+def test_masked_training_has_no_rows_of_documents():
+    with pytest.raises(ValueError, match="'interleaved' has rows of documents, but"):
+        layouts(MaskedImage(), PACKED, STREAMS, SLOTS)
 
 
 def test_lines_of_codes_have_slots_for_their_ends():
     lined = dataclasses.replace(PACKED, image_line=2)
-    layouts = NextToken().layouts(lined, STREAMS)
-    layout = layouts[TEXT_TO_IMAGE]
+    found = layouts(NextToken(), lined, STREAMS, SLOTS)
+    layout = found["text_to_image"]
     assert isinstance(layout, TaskLayout)
     image = layout.segment("image")
     assert (image.num_slots, image.line_length) == (6, 2)
-    assert layouts[INTERLEAVED].line_length == 2
+    assert found["interleaved"].line_length == 2
 
 
 @pytest.mark.parametrize(("objective", "patch_size", "documents"), CASES.values())
@@ -117,9 +119,9 @@ def test_a_document_is_read_alike_alone_and_packed(objective, patch_size, docume
     spec = spec_of(patch_size)
     first, second = documents
     group = group_of(objective, [first, second], [second])
-    variables = random_variables(spec, {INTERLEAVED: group})
-    outputs, _ = forward(spec)(variables, {INTERLEAVED: group})
-    for name, logits_BTV in outputs[INTERLEAVED].logits.items():
+    variables = random_variables(spec, {"interleaved": group})
+    outputs, _ = forward(spec)(variables, {"interleaved": group})
+    for name, logits_BTV in outputs["interleaved"].logits.items():
         offset = first.num_tokens()[name]
         count = second.num_tokens()[name]
         packed_TV = logits_BTV[0, offset : offset + count]
@@ -131,7 +133,7 @@ def test_a_document_is_read_alike_alone_and_packed(objective, patch_size, docume
 @pytest.mark.parametrize(("objective", "patch_size", "documents"), CASES.values())
 def test_every_tower_learns_from_interleaved_rows(objective, patch_size, documents):
     spec = spec_of(patch_size)
-    batch = {INTERLEAVED: group_of(objective, documents, documents[:1])}
+    batch = {"interleaved": group_of(objective, documents, documents[:1])}
     params = random_variables(spec, batch)["params"]
     model = UnifiedModel(spec)
 
@@ -141,14 +143,14 @@ def test_every_tower_learns_from_interleaved_rows(objective, patch_size, documen
 
         def loss_of(params):
             outputs, _ = model.apply({"params": params}, seen)
-            return total_loss(objective, seen, noise, outputs)
+            return total_loss(objective, seen, noise, outputs, {"interleaved": 1.0})
 
         return jax.value_and_grad(loss_of, has_aux=True)(params)
 
     (loss, metrics), gradient = loss_and_gradient(params)
     assert float(loss) > 0
     for modality in MODALITIES:
-        assert float(metrics[f"{INTERLEAVED}/{modality}_loss"]) > 0
+        assert float(metrics[f"interleaved/{modality}_loss"]) > 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert jnp.isfinite(leaf).all(), path
         assert jnp.abs(leaf).max() > 0, jax.tree_util.keystr(path)

@@ -6,30 +6,39 @@ import numpy as np
 import pytest
 
 from tests.models.tiny_model import random_batch, random_group, tiny_spec
-from unimod_jax.layout import IMAGE, TEXT, SpecialTokens, Stream
-from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    MaskedImage,
-    SequenceSizes,
+from tests.task_rows import layouts
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    PartSizes,
+    Piece,
+    SpecialTokens,
+    Stream,
+    Task,
+    rows_of_task,
 )
+from unimod_jax.objectives import MaskedImage
 from unimod_jax.objectives.masked_image import choose_hidden, hide_image_codes
 
 SPECIAL = SpecialTokens()
 
 NUM_ROWS, NUM_CODES = 64, 16
-SIZES = SequenceSizes(caption_tokens=3, image_tokens=NUM_CODES, image_patches=4)
+SIZES = PartSizes(text_tokens=3, image_codes=NUM_CODES)
 STREAM_CHOICES = {
     "one stream": (Stream.of(TEXT, IMAGE),),
     "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
 }
 
 
+def rows(streams=STREAM_CHOICES["two streams"], **options):
+    """Task -> layout of Show-o's rows."""
+    return layouts(MaskedImage(), SIZES, streams, **options)
+
+
 @pytest.fixture(scope="module", params=STREAM_CHOICES)
 def hidden_and_whole(request):
     """(stream, image slots, rows with hidden codes, the same rows whole)."""
-    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES[request.param])[TEXT_TO_IMAGE]
+    layout = rows(STREAM_CHOICES[request.param])["text_to_image"]
     whole = random_group(layout, NUM_ROWS)
     hidden = hide_by_chance(whole, jax.random.key(0))
     stream, start, count = layout.slot_range("image")
@@ -38,7 +47,8 @@ def hidden_and_whole(request):
 
 @jax.jit
 def hide_by_chance(group, key):
-    return hide_image_codes(group, choose_hidden((NUM_ROWS, NUM_CODES), key))
+    hidden_BN = choose_hidden((NUM_ROWS, NUM_CODES), key)
+    return hide_image_codes(group, "image", hidden_BN)
 
 
 def is_hidden(stream, group):
@@ -85,7 +95,7 @@ def test_every_row_hides_at_least_one_code_and_rows_differ(hidden_and_whole):
 
 
 def test_the_hidden_share_follows_the_cosine_schedule():
-    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
+    layout = rows()["text_to_image"]
     group = random_group(layout, NUM_ROWS)
     share = np.concatenate(
         [
@@ -99,7 +109,7 @@ def test_the_hidden_share_follows_the_cosine_schedule():
 
 
 def test_each_place_is_hidden_equally_often():
-    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[TEXT_TO_IMAGE]
+    layout = rows()["text_to_image"]
     group = random_group(layout, NUM_ROWS)
     share_N = np.mean(
         [
@@ -117,26 +127,55 @@ def test_only_text_to_image_rows_are_corrupted():
     seen, noise = MaskedImage().corrupt(batch, jax.random.key(0))
     assert noise == {}
     assert seen.keys() == batch.keys()
-    for task in (IMAGE_TO_TEXT, TEXT_ONLY):
+    for task in ("image_to_text", "text_only"):
         assert seen[task] is batch[task]
-    assert is_hidden(IMAGE, seen[TEXT_TO_IMAGE]).any()
-    without = {TEXT_ONLY: batch[TEXT_ONLY]}
+    assert is_hidden(IMAGE, seen["text_to_image"]).any()
+    without = {"text_only": batch["text_only"]}
     assert MaskedImage().corrupt(without, jax.random.key(0)) == (without, {})
 
 
-def test_understanding_rows_may_hide_a_share_of_their_codes_without_new_targets():
-    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[IMAGE_TO_TEXT]
+def test_every_image_that_is_written_is_hidden_by_a_key_of_its_own():
+    """Two images to write, around one that is shown, in a task of one's own."""
+    written = {"written": True, "predicted_by": "itself", "span": "image"}
+    pieces = (
+        Piece("first", IMAGE, part="image", **written),
+        Piece("shown", IMAGE, part="image", predicted_by="nothing"),
+        Piece.fixed("between", 12),
+        Piece("second", IMAGE, part="image", **written),
+    )
+    layout = rows_of_task(
+        Task("triptych", pieces), SIZES, STREAM_CHOICES["two streams"]
+    )
     group = random_group(layout, NUM_ROWS)
-    objective = MaskedImage(understanding_hidden_share=0.25)
-    seen, _ = objective.corrupt({IMAGE_TO_TEXT: group}, jax.random.key(0))
-    share = is_hidden(IMAGE, seen[IMAGE_TO_TEXT]).mean()
+    batch = {"triptych": group}
+    seen = MaskedImage().corrupt(batch, jax.random.key(0))[0]["triptych"]
+    hidden_BT = is_hidden(IMAGE, seen)
+    first_BN, shown_BN, second_BN = np.split(hidden_BT, 3, axis=1)
+    assert first_BN.any(axis=1).all() and second_BN.any(axis=1).all()
+    assert not shown_BN.any()
+    assert abs(np.corrcoef(first_BN.sum(1), second_BN.sum(1))[0, 1]) < 0.4
+    target_BT = np.asarray(seen.streams[IMAGE].target_modality_BT)
+    np.testing.assert_array_equal(target_BT >= 0, hidden_BT)
+    # And it hides the same codes whatever other tasks there are.
+    other = random_group(rows()["text_to_image"], NUM_ROWS)
+    beside, _ = MaskedImage().corrupt(
+        {"text_to_image": other} | batch, jax.random.key(0)
+    )
+    np.testing.assert_array_equal(is_hidden(IMAGE, beside["triptych"]), hidden_BT)
+
+
+def test_understanding_rows_may_hide_a_share_of_their_codes_without_new_targets():
+    layout = rows(understanding_hidden_share=0.25)["image_to_text"]
+    group = random_group(layout, NUM_ROWS)
+    seen, _ = MaskedImage().corrupt({"image_to_text": group}, jax.random.key(0))
+    share = is_hidden(IMAGE, seen["image_to_text"]).mean()
     assert abs(share - 0.25) < 0.05
-    assert not (seen[IMAGE_TO_TEXT].streams[IMAGE].target_modality_BT >= 0).any()
-    assert seen[IMAGE_TO_TEXT].streams[TEXT] is group.streams[TEXT]
+    assert not (seen["image_to_text"].streams[IMAGE].target_modality_BT >= 0).any()
+    assert seen["image_to_text"].streams[TEXT] is group.streams[TEXT]
 
 
 def test_understanding_rows_predict_their_caption_and_nothing_else():
-    layout = MaskedImage().layouts(SIZES, STREAM_CHOICES["two streams"])[IMAGE_TO_TEXT]
+    layout = rows()["image_to_text"]
     group = random_group(layout, 4)
     assert set(layout.target_modalities) == {TEXT}
     assert not (np.asarray(group.streams[IMAGE].target_modality_BT) >= 0).any()

@@ -13,20 +13,18 @@ from tests.models.tiny_model import (
     random_group,
     tiny_spec,
 )
+from tests.task_rows import family_of, layouts
 from unimod_jax.layout import IMAGE, TEXT, Document, Stream, lay_out
 from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    TASKS,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
     ImageDiffusion,
     MaskedImage,
     NextToken,
-    TaskWeights,
+    task_loss,
     total_loss,
 )
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.token_loss import token_loss, token_sums
 
+TASKS = ("text_to_image", "image_to_text", "text_only")
 ONE_STREAM = (Stream.of(TEXT, IMAGE),)
 TWO_STREAMS = (Stream.of(TEXT), Stream.of(IMAGE))
 
@@ -64,12 +62,13 @@ def numpy_losses(group, output):
 @pytest.mark.parametrize("streams", [ONE_STREAM, TWO_STREAMS], ids=len)
 def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
     objective = NextToken(image_weight=0.25)
-    layout = objective.layouts(SIZES, streams)[TEXT_TO_IMAGE]
+    layout = layouts(objective, SIZES, streams)["text_to_image"]
     group = random_group(layout, num_rows=3)
     output = random_output(group)
-    loss, metrics = objective.task_loss(group, output, None)
+    sums = objective.loss_sums(group, output, None)
+    loss, metrics = task_loss(objective, sums)
     text, image = (numpy_losses(group, output)[name] for name in (TEXT, IMAGE))
-    assert len(image) == 3 * SIZES.image_tokens
+    assert len(image) == 3 * SIZES.image_codes
     weight = len(text) + 0.25 * len(image)
     expected = (text.sum() + 0.25 * image.sum()) / weight
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
@@ -79,19 +78,19 @@ def test_next_token_loss_is_the_weighted_mean_over_targets(streams):
 
 @pytest.mark.parametrize("order", [(TEXT, IMAGE), (IMAGE, TEXT)])
 def test_weights_go_by_name_whatever_the_order_of_streams(order):
-    layout = NextToken().layouts(SIZES, (Stream.of(*order),))[TEXT_TO_IMAGE]
+    layout = layouts(NextToken(), SIZES, (Stream.of(*order),))["text_to_image"]
     group = random_group(layout, num_rows=3)
     stream = next(iter(group.streams))
     output = random_output(group)
+    sums = token_sums(group, output)
     images, weighed = (
-        token_loss(group, output, weights)
-        for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
+        token_loss(sums, weights) for weights in ({TEXT: 0.0}, {TEXT: 0.0, IMAGE: 3.0})
     )
     # A modality that is not named weighs 1; one that is alone weighs the same at any.
-    np.testing.assert_allclose(images[0], images[1]["image_loss"], rtol=1e-6)
-    np.testing.assert_allclose(weighed[0], images[0], rtol=1e-6)
+    np.testing.assert_allclose(images, sums["image_loss"].mean, rtol=1e-6)
+    np.testing.assert_allclose(weighed, images, rtol=1e-6)
     target_BT = np.asarray(group.streams[stream].target_modality_BT)
-    assert (target_BT == order.index(IMAGE)).sum() == 3 * SIZES.image_tokens
+    assert (target_BT == order.index(IMAGE)).sum() == 3 * SIZES.image_codes
 
 
 @pytest.mark.parametrize("streams", [ONE_STREAM, TWO_STREAMS], ids=len)
@@ -102,7 +101,7 @@ def test_weights_go_by_name_whatever_the_order_of_streams(order):
 )
 def test_slots_that_never_predict_are_left_out_without_a_trace(objective, streams):
     """Against all logits of all slots, and the gradients that JAX finds for them."""
-    for task, layout in objective.layouts(SIZES, streams).items():
+    for task, layout in layouts(objective, SIZES, streams).items():
         group = random_group(layout, num_rows=3)
         weights = {TEXT: 1.0, IMAGE: 0.5}
 
@@ -121,7 +120,7 @@ def test_slots_that_never_predict_are_left_out_without_a_trace(objective, stream
             return total / weight
 
         def of_their_slots(output, group=group, weights=weights):
-            return token_loss(group, output, weights)[0]
+            return token_loss(token_sums(group, output), weights)
 
         output = random_output(group)
         (loss, gradient), (expected, exact) = (
@@ -136,9 +135,13 @@ def test_slots_that_never_predict_are_left_out_without_a_trace(objective, stream
 
 
 def test_every_held_token_but_the_first_is_a_next_token_target():
-    layouts = NextToken().layouts(SIZES, TWO_STREAMS)
-    for task, not_predicted in ((TEXT_TO_IMAGE, 1), (IMAGE_TO_TEXT, 2), (TEXT_ONLY, 1)):
-        group = random_group(layouts[task], num_rows=4)
+    of_task = layouts(NextToken(), SIZES, TWO_STREAMS)
+    for task, not_predicted in (
+        ("text_to_image", 1),
+        ("image_to_text", 2),
+        ("text_only", 1),
+    ):
+        group = random_group(of_task[task], num_rows=4)
         held = targets = 0
         for stream in group.streams.values():
             held += int(jnp.sum((stream.position_BT >= 0).astype(jnp.int32)))
@@ -147,7 +150,7 @@ def test_every_held_token_but_the_first_is_a_next_token_target():
 
 
 def test_what_empty_slots_predict_does_not_matter():
-    layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
+    layout = layouts(NextToken(), SIZES, ONE_STREAM)["text_only"]
     group = random_group(layout)
     output = random_output(group)
     logits_BTV = output.logits["text+image"]
@@ -156,12 +159,16 @@ def test_what_empty_slots_predict_does_not_matter():
     changed = output_with(
         {"text+image": jnp.where(empty_BT[..., None], 1e4, logits_BTV)}
     )
-    losses = [NextToken().task_loss(group, out, None)[0] for out in (output, changed)]
+    objective = NextToken()
+    losses = [
+        objective.loss_of(objective.loss_sums(group, out, None))
+        for out in (output, changed)
+    ]
     assert losses[0] == losses[1]
 
 
 def test_rows_without_targets_have_a_finite_loss_of_zero():
-    layout = NextToken().layouts(SIZES, ONE_STREAM)[TEXT_ONLY]
+    layout = layouts(NextToken(), SIZES, ONE_STREAM)["text_only"]
     row = lay_out(Document({"begin": [1]}), layout)
     stream = row.streams["text+image"]
     batched = {
@@ -169,7 +176,8 @@ def test_rows_without_targets_have_a_finite_loss_of_zero():
         for field in stream.__dataclass_fields__
     }
     group = random_group(layout, 1).with_stream("text+image", **batched)
-    loss, metrics = NextToken().task_loss(group, random_output(group), None)
+    sums = NextToken().loss_sums(group, random_output(group), None)
+    loss, metrics = task_loss(NextToken(), sums)
     assert loss == 0.0
     assert metrics == {"text_loss": 0.0}
 
@@ -180,25 +188,25 @@ def test_rows_without_targets_have_a_finite_loss_of_zero():
         (
             NextToken(),
             {
-                TEXT_TO_IMAGE: {"text_loss", "image_loss"},
-                IMAGE_TO_TEXT: {"text_loss", "image_loss"},
-                TEXT_ONLY: {"text_loss"},
+                "text_to_image": {"text_loss", "image_loss"},
+                "image_to_text": {"text_loss", "image_loss"},
+                "text_only": {"text_loss"},
             },
         ),
         (
             MaskedImage(),
             {
-                TEXT_TO_IMAGE: {"image_loss"},
-                IMAGE_TO_TEXT: {"text_loss"},
-                TEXT_ONLY: {"text_loss"},
+                "text_to_image": {"image_loss"},
+                "image_to_text": {"text_loss"},
+                "text_only": {"text_loss"},
             },
         ),
         (
             ImageDiffusion(),
             {
-                TEXT_TO_IMAGE: {"text_loss", "image_loss"},
-                IMAGE_TO_TEXT: {"text_loss", "image_loss"},
-                TEXT_ONLY: {"text_loss"},
+                "text_to_image": {"text_loss", "image_loss"},
+                "image_to_text": {"text_loss", "image_loss"},
+                "text_only": {"text_loss"},
             },
         ),
     ],
@@ -211,14 +219,15 @@ def test_the_total_is_the_weighted_sum_of_tasks_and_names_its_parts(objective, m
     noise = {
         task: jnp.ones_like(group.patch_BNP)
         for task, group in batch.items()
-        if objective.continuous_images and task != TEXT_ONLY
+        if objective.continuous_images and task != "text_only"
     }
     outputs = {
         task: random_output(group, patch_size=patch_size)
         for task, group in batch.items()
     }
-    total, reported = total_loss(objective, batch, noise, outputs)
-    # Show-o's weights: 1, 1 and 0.1.
+    weights = {task.name: task.loss_weight for task in family_of(objective).values()}
+    assert weights == dict(zip(TASKS, (1.0, 1.0, 0.1), strict=True))  # Show-o's
+    total, reported = total_loss(objective, batch, noise, outputs, weights)
     parts = [float(reported[f"{task}/loss"]) for task in TASKS]
     np.testing.assert_allclose(total, parts[0] + parts[1] + 0.1 * parts[2], rtol=1e-6)
     named = {f"{task}/{part}" for task in TASKS for part in metrics[task] | {"loss"}}
@@ -227,6 +236,10 @@ def test_the_total_is_the_weighted_sum_of_tasks_and_names_its_parts(objective, m
 
 
 def test_task_weights_scale_their_own_task_only():
-    losses = {TEXT_TO_IMAGE: jnp.asarray(2.0), TEXT_ONLY: jnp.asarray(3.0)}
-    weights = TaskWeights(text_to_image=0.5, image_to_text=7.0, text_only=2.0)
-    assert weights.total(losses) == 0.5 * 2.0 + 2.0 * 3.0
+    spec = tiny_spec()
+    batch = random_batch(NextToken(), spec, tasks=("text_to_image", "text_only"))
+    outputs = {task: random_output(group) for task, group in batch.items()}
+    weights = {"text_to_image": 0.5, "image_to_text": 7.0, "text_only": 2.0}
+    total, reported = total_loss(NextToken(), batch, {}, outputs, weights)
+    drawn, written = (reported[f"{task}/loss"] for task in batch)
+    np.testing.assert_allclose(total, 0.5 * drawn + 2.0 * written, rtol=1e-6)

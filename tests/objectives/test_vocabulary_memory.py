@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from tests.models.tiny_model import tiny_spec
+from tests.task_rows import layouts
+from unimod_jax.layout import PartSizes
 from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes, total_loss
+from unimod_jax.objectives import NextToken, total_loss
 
 VOCABULARY_SIZE = 184_622  # Emu3's
-SIZES = SequenceSizes(caption_tokens=20, image_tokens=1056, image_patches=0)
+SIZES = PartSizes(text_tokens=20, image_codes=1056)
 NUM_ROWS = 4
 OBJECTIVE = NextToken(z_loss=1e-5)
 
@@ -41,18 +43,18 @@ def temporary_bytes(spec, batch, loss_of):
 
 def test_a_step_at_emu3s_vocabulary_never_holds_its_logits():
     spec = emu3_spec()
-    layout = OBJECTIVE.layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
+    layout = layouts(OBJECTIVE, SIZES, spec.streams)["text_to_image"]
     num_tokens = NUM_ROWS * layout.row_length
     assert num_tokens >= 4_300
-    batch = {TEXT_TO_IMAGE: abstract_rows(spec, layout, NUM_ROWS)}
+    batch = {"text_to_image": abstract_rows(spec, layout, NUM_ROWS)}
 
     def in_chunks(batch, outputs):
-        return total_loss(OBJECTIVE, batch, {}, outputs)[0]
+        return total_loss(OBJECTIVE, batch, {}, outputs, {"text_to_image": 1.0})[0]
 
     def at_once(batch, outputs):
         loss = jnp.zeros(())
-        for name, logits_BTV in outputs[TEXT_TO_IMAGE].logits.items():
-            target_BT1 = batch[TEXT_TO_IMAGE].streams[name].target_id_BT[..., None]
+        for name, logits_BTV in outputs["text_to_image"].logits.items():
+            target_BT1 = batch["text_to_image"].streams[name].target_id_BT[..., None]
             log_share_BTV = jax.nn.log_softmax(logits_BTV)
             loss -= jnp.mean(jnp.take_along_axis(log_share_BTV, target_BT1, axis=-1))
         return loss

@@ -4,6 +4,8 @@ Texts are shorter than their slots and rows have empty ends, so padding is part 
 case; interleaved rows hold two documents. Storage changes nothing.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,13 @@ from tests.layout.rows_in_sequence_order import (
     stored_visibility,
     visibility,
 )
+from tests.task_rows import layouts
 from unimod_jax.layout import (
     IMAGE,
     TEXT,
     Document,
     InterleavedDocument,
+    PartSizes,
     Span,
     SpecialTokens,
     Stream,
@@ -25,14 +29,9 @@ from unimod_jax.layout import (
     lay_out_documents,
 )
 from unimod_jax.objectives import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
     ImageDiffusion,
     MaskedImage,
     NextToken,
-    SequenceSizes,
 )
 
 SPECIAL = SpecialTokens()
@@ -42,14 +41,9 @@ STORAGE = {
     "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
     "image first": (Stream.of(IMAGE), Stream.of(TEXT)),
 }
-SIZES = SequenceSizes(
-    caption_tokens=3,
-    image_tokens=4,
-    image_patches=2,
-    image_line=2,
-    patch_size=1,
-    interleaved_slots=((TEXT, 8), (IMAGE, 8)),
-)
+SIZES = PartSizes(text_tokens=3, image_codes=4, image_patches=2, patch_size=1)
+LINED = dataclasses.replace(SIZES, image_line=2)
+SLOTS = ((TEXT, 8), (IMAGE, 8))
 LINE_END = SPECIAL.end_of_line
 LINES = [20, 21, LINE_END, 22, 23, LINE_END]
 MARKERS = {
@@ -65,7 +59,7 @@ TEXTS = {"prompt": [12, 13], "caption": [12, 13, 2], "text": [12, 13, 2]}
 TEXT_ONLY_ROW = matrix("1 000", "1 100", "1 110", "1 111")
 NEXT_TOKEN = {
     # begin, prompt, begin_image, two lines of two codes and an end, end_image
-    TEXT_TO_IMAGE: matrix(
+    "text_to_image": matrix(
         "1 00 0 000 000 0",
         "1 10 0 000 000 0",
         "1 11 0 000 000 0",
@@ -79,7 +73,7 @@ NEXT_TOKEN = {
         "1 11 1 111 111 1",
     ),
     # begin, begin_image, two lines, end_image, caption
-    IMAGE_TO_TEXT: matrix(
+    "image_to_text": matrix(
         "10 000 000 0 000",
         "11 000 000 0 000",
         "11 100 000 0 000",
@@ -93,9 +87,9 @@ NEXT_TOKEN = {
         "11 111 111 1 110",
         "11 111 111 1 111",
     ),
-    TEXT_ONLY: TEXT_ONLY_ROW,
+    "text_only": TEXT_ONLY_ROW,
     # text, two lines of codes, text; then text and a picture of one line
-    INTERLEAVED: matrix(
+    "interleaved": matrix(
         "10 000 000 0 00 00",
         "11 000 000 0 00 00",
         "11 100 000 0 00 00",
@@ -113,7 +107,7 @@ NEXT_TOKEN = {
 }
 MASKED = {
     # task, begin, prompt, end; begin_image, codes and end_image see each other
-    TEXT_TO_IMAGE: matrix(
+    "text_to_image": matrix(
         "1 0 00 0 000000",
         "1 1 00 0 000000",
         "1 1 10 0 000000",
@@ -122,18 +116,18 @@ MASKED = {
         *["1 1 11 1 111111"] * 6,
     ),
     # task, begin_image, codes, end_image are seen by all; begin and caption are causal
-    IMAGE_TO_TEXT: matrix(
+    "image_to_text": matrix(
         *["1 1 1111 1 0 000"] * 7,
         "1 1 1111 1 1 000",
         "1 1 1111 1 1 100",
         "1 1 1111 1 1 110",
         "1 1 1111 1 1 111",
     ),
-    TEXT_ONLY: TEXT_ONLY_ROW,
+    "text_only": TEXT_ONLY_ROW,
 }
 DIFFUSION = {
     # begin, prompt, begin_image, two patches, end_image
-    TEXT_TO_IMAGE: matrix(
+    "text_to_image": matrix(
         "1 00 0 00 0",
         "1 10 0 00 0",
         "1 11 0 00 0",
@@ -143,7 +137,7 @@ DIFFUSION = {
         "1 11 1 11 1",
     ),
     # begin, begin_image, two patches, end_image, caption
-    IMAGE_TO_TEXT: matrix(
+    "image_to_text": matrix(
         "1 0 00 0 000",
         "1 1 00 0 000",
         "1 1 11 0 000",
@@ -153,9 +147,9 @@ DIFFUSION = {
         "1 1 11 1 110",
         "1 1 11 1 111",
     ),
-    TEXT_ONLY: TEXT_ONLY_ROW,
+    "text_only": TEXT_ONLY_ROW,
     # text, image, text, image; then image, text
-    INTERLEAVED: matrix(
+    "interleaved": matrix(
         "10 00 0 00 00 0",
         "11 00 0 00 00 0",
         "11 11 0 00 00 0",
@@ -180,13 +174,20 @@ CASES = [
 EXPECTED = {NextToken: NEXT_TOKEN, MaskedImage: MASKED, ImageDiffusion: DIFFUSION}
 
 
+def layouts_of(objective, streams):
+    """Task -> layout; codes come in lines, and documents packed, where they may."""
+    if isinstance(objective, MaskedImage):
+        return layouts(objective, SIZES, streams)
+    return layouts(objective, LINED, streams, SLOTS)
+
+
 def layout_of(objective, task, storage):
-    return objective.layouts(SIZES, STORAGE[storage])[task]
+    return layouts_of(objective, STORAGE[storage])[task]
 
 
 def row_of(objective, task, storage):
     layout = layout_of(objective, task, storage)
-    if task == INTERLEAVED:
+    if task == "interleaved":
         return lay_out_documents(documents(layout), layout)
     tokens = {
         segment.name: (MARKERS | TEXTS | {"image": codes(segment)})[segment.name]
@@ -235,11 +236,11 @@ def test_windows_are_the_matrix_written_by_hand(objective, task, storage):
 
 @pytest.mark.parametrize("objective", EXPECTED, ids=lambda kind: kind.__name__)
 def test_every_task_of_every_objective_has_its_matrix(objective):
-    layouts = objective().layouts(SIZES, STORAGE["two streams"])
-    assert set(layouts) == set(EXPECTED[objective])
+    found = layouts_of(objective(), STORAGE["two streams"])
+    assert set(found) == set(EXPECTED[objective])
 
 
-@pytest.mark.parametrize("task", [TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED])
+@pytest.mark.parametrize("task", ["text_to_image", "image_to_text", "interleaved"])
 def test_line_ends_stand_in_the_image_and_are_predicted(task):
     row = row_of(NextToken(), task, "two streams")
     ids, targets = (in_order(row, f"{kind}_id_BT") for kind in ("token", "target"))
@@ -257,7 +258,7 @@ def test_the_whole_row_is_there_only_where_masked_codes_are_drawn():
         for objective, task in CASES
         if not layout_of(objective, task, "two streams").is_causal(TEXT)
     }
-    assert whole == {("MaskedImage", TEXT_TO_IMAGE)}
+    assert whole == {("MaskedImage", "text_to_image")}
 
 
 def test_images_that_see_themselves_are_there_as_a_whole():
@@ -268,8 +269,8 @@ def test_images_that_see_themselves_are_there_as_a_whole():
         and layout_of(objective, task, "two streams").num_tokens(IMAGE)
     }
     assert whole == {
-        ("MaskedImage", TEXT_TO_IMAGE),
-        ("MaskedImage", IMAGE_TO_TEXT),
-        ("ImageDiffusion", TEXT_TO_IMAGE),
-        ("ImageDiffusion", IMAGE_TO_TEXT),
+        ("MaskedImage", "text_to_image"),
+        ("MaskedImage", "image_to_text"),
+        ("ImageDiffusion", "text_to_image"),
+        ("ImageDiffusion", "image_to_text"),
     }

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.models.tiny_model import random_group, tiny_spec
 from unimod_jax.models import ModelSpec, UnifiedModel
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken, SequenceSizes
+from unimod_jax.objectives import NextToken
 from unimod_jax.parallel import (
     MeshConfig,
     ShardingRules,
@@ -22,7 +22,7 @@ from unimod_jax.parallel import (
 )
 
 ROWS, WIDTH = 64, 256
-SIZES = SequenceSizes(caption_tokens=13, image_tokens=16, image_patches=16)
+SIZES = PartSizes(text_tokens=13, image_tokens=16, image_patches=16)
 """With three markers sixteen tokens of text; many more tokens than the width."""
 
 STREAM = ROWS * 16 * WIDTH
@@ -52,15 +52,15 @@ def compiled(
 ) -> str:
     """The compiled text of the model's forward pass, or of its gradient."""
     where, rules = make_mesh(mesh, devices), ShardingRules()
-    layout = NextToken().layouts(SIZES, spec.streams)[TEXT_TO_IMAGE]
-    batch = {TEXT_TO_IMAGE: random_group(layout, ROWS)}
+    layout = layouts(NextToken(), SIZES, spec.streams)["text_to_image"]
+    batch = {"text_to_image": random_group(layout, ROWS)}
     boxed = jax.eval_shape(UnifiedModel(spec).init, jax.random.key(0), batch)["params"]
     cut = tree_sharding(boxed, where, rules)
     rows = batch_sharding(where, rules)
 
     def hidden(params, batch):
         outputs, _ = UnifiedModel(spec).apply({"params": params}, batch)
-        return outputs[TEXT_TO_IMAGE].hidden
+        return outputs["text_to_image"].hidden
 
     def loss(params, batch):
         return sum(jnp.sum(jnp.square(x)) for x in hidden(params, batch).values())

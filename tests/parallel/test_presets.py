@@ -18,7 +18,6 @@ from jax.sharding import AbstractMesh
 from tests.models.tiny_model import flat
 from unimod_jax.models import MixtureOfTransformers, ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
-from unimod_jax.objectives import TEXT_TO_IMAGE
 from unimod_jax.parallel import MeshConfig, ShardingRules, tree_sharding
 from unimod_jax.presets import PRESETS, VARIANTS, Preset, model_spec
 from unimod_jax.training import TrainingConfig
@@ -35,7 +34,7 @@ def one_layer(spec: ModelSpec) -> ModelSpec:
     routing = dataclasses.replace(
         spec.routing,
         routed_layers=(0,) if any(not route.skips_layer for route in routes) else (),
-        tasks=(TEXT_TO_IMAGE,),
+        tasks=("text_to_image",),
         keep_ratio=0.5,
         final_keep_ratio=None,
         task_depths=(),
@@ -47,8 +46,8 @@ def one_layer(spec: ModelSpec) -> ModelSpec:
 @functools.cache
 def parameters(spec: ModelSpec, chosen: Preset) -> dict:
     """Boxed shapes of one layer's model."""
-    layout = chosen.layouts(spec)[TEXT_TO_IMAGE]
-    batch = {TEXT_TO_IMAGE: abstract_rows(spec, layout)}
+    layout = chosen.layouts(spec)["text_to_image"]
+    batch = {"text_to_image": abstract_rows(spec, layout)}
     return jax.eval_shape(UnifiedModel(spec).init, jax.random.key(0), batch)["params"]
 
 

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.models.tiny_model import abstract_variables, flat, random_batch, tiny_spec
 from unimod_jax.models import MixtureOfDepths
-from unimod_jax.objectives import TEXT_TO_IMAGE, ImageDiffusion
+from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.parallel import (
     MeshConfig,
     ShardingRules,
@@ -52,7 +52,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def boxed():
-    routing = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE,), keep_ratio=0.5)
+    routing = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
     spec = tiny_spec(routing=routing, patch_size=3)
     return abstract_variables(spec, random_batch(ImageDiffusion(), spec))
 
@@ -62,7 +62,7 @@ def expected_cuts():
     for tower in ("text", "image"):
         for component, rest, cut in BLOCK_CUTS:
             cuts[f"transformer/run_0/block/{component}/{tower}/{rest}"] = cut
-        router = f"transformer/run_0/routers_{TEXT_TO_IMAGE}/{tower}"
+        router = f"transformer/run_0/routers_text_to_image/{tower}"
         cuts[router] = (None, "fsdp")
     return cuts
 

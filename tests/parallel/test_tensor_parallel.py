@@ -18,7 +18,7 @@ from tests.parallel.compiled_layers import (
 )
 from unimod_jax.models import MixtureOfTransformers, UnifiedModel
 from unimod_jax.mot.tensor_parallel import apart, together
-from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh, on_mesh
 
 ALL_TOKENS = 2 * STREAM
@@ -90,14 +90,14 @@ def test_outputs_and_gradients_are_those_of_one_device(mesh, experts):
         num_heads=4, num_kv_heads=4, norm_order="parallel", biases=True, num_layers=1
     )
     spec = with_experts(spec) if experts else spec
-    batch = random_batch(NextToken(), spec, 2, (TEXT_TO_IMAGE,))
+    batch = random_batch(NextToken(), spec, 2, ("text_to_image",))
     params = random_variables(spec, batch)["params"]
 
     @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def run(params):
         def loss(params):
             outputs, _ = UnifiedModel(spec).apply({"params": params}, batch)
-            hidden = outputs[TEXT_TO_IMAGE].hidden
+            hidden = outputs["text_to_image"].hidden
             return sum(jnp.sum(jnp.sin(x)) for x in hidden.values())
 
         return jax.value_and_grad(loss)(params)

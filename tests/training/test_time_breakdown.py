@@ -30,6 +30,7 @@ def test_every_second_belongs_to_one_part():
         "compile": 5,
         "input": 4,
         "checkpoint": 2,
+        "held_out": 0,
         "steps": 26,
     }
     assert times.sentence().startswith("40.0 s: start 3.0 s (8%), compile 5.0 s (12%)")

@@ -189,8 +189,8 @@ def _attribute(name: str, value: Any, where: str) -> int | str:
     number = np.asarray(value)
     if number.ndim or not np.issubdtype(number.dtype, np.integer):
         raise DataError(
-            f"the attribute {name!r} of {where} is {value!r}, neither a whole number "
-            "nor a text; leave it out of data.attributes."
+            f"the attribute {name!r} of {where} is {_seen(value)}, neither a whole "
+            "number nor a text; leave it out of data.attributes."
         )
     return int(number)
 
@@ -199,8 +199,8 @@ def _units(value: Any, name: str, config: DataConfig, where: str) -> tuple[int, 
     units = np.asarray(value)
     if units.ndim != 1 or not np.issubdtype(units.dtype, np.integer):
         raise DataError(
-            f"the feature {name!r} of {where} is {value!r}: no text, no uint8 image "
-            "and no sequence of speech units; name another in data.parts."
+            f"the feature {name!r} of {where} is {_seen(value)}: no text, no uint8 "
+            "image and no sequence of speech units; name another in data.parts."
         )
     if len(units) > config.speech_tokens:
         raise DataError(
@@ -213,3 +213,10 @@ def _units(value: Any, name: str, config: DataConfig, where: str) -> tuple[int, 
             f"data.speech_units is {config.speech_units}; count units from 0."
         )
     return tuple(units.tolist())
+
+
+def _seen(value: Any) -> str:
+    """A value as messages show it, on one line: an array by its kind and size."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    return repr(value)

@@ -1,5 +1,6 @@
 """Line charts of a run's metrics as inline SVG, drawn to be read at any width."""
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ _OTHER_TASK = "#5b4a8a"
 _INK, _GRID = "#5c6470", "#e6e4df"
 _LINE_STYLES = ("-", (0, (4, 2)), (0, (1, 1.5)))
 _MOST_POINTS = 400
+_RUN_COLORS = ("#1c232d", "#0f7c80", "#c2562d", "#5b4a8a", "#b8860b", "#3f7fbf")
 
 CHART_STYLE: Any = {
     "svg.fonttype": "none",
@@ -94,6 +96,57 @@ def line_chart(
         return svg_text(figure, label)
 
 
+def run_color(index: int) -> str:
+    """The colour of one of several runs; the first has that of the ink."""
+    return _RUN_COLORS[index % len(_RUN_COLORS)]
+
+
+def run_chart(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    colors: Sequence[str],
+    *,
+    label: str,
+    xlabel: str,
+    dashed: bool = False,
+) -> str:
+    """One panel of curves that were measured at places of their own, unsmoothed.
+
+    Args:
+      curves: name -> (places, values).
+      colors: one per curve.
+      label: what the values are, for readers who cannot see the chart.
+      xlabel: what the places are.
+      dashed: whether all curves but the first are dashed, where they share a colour.
+
+    Returns:
+      An `<svg>` element.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with matplotlib.rc_context(CHART_STYLE):
+        figure = Figure(figsize=(3.7, 2.2), layout="constrained")
+        axes = figure.add_subplot()
+        for index, ((name, (x, y)), color) in enumerate(
+            zip(curves.items(), colors, strict=True)
+        ):
+            dash = _LINE_STYLES[index % len(_LINE_STYLES)] if dashed else "-"
+            more = {
+                "ls": dash,
+                "label": name.replace("$", r"\$"),
+                "marker": "o",
+                "markersize": 2,
+            }
+            axes.plot(x, y, color=color, linewidth=1.4, **more)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(xlabel)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.legend(loc="best", handlelength=2.2)
+        return svg_text(figure, label)
+
+
 def running_mean(values: Sequence[float]) -> np.ndarray:
     """An exponential mean that remembers about a twentieth of the values."""
     memory = 1.0 - 1.0 / max(1.0, len(values) / 20)
@@ -126,4 +179,6 @@ def svg_text(figure, label: str) -> str:
     # The page sets the size and the font.
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     svg = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()
+    return svg.replace(
+        "<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1
+    ).strip()

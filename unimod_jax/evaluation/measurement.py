@@ -31,7 +31,9 @@ from unimod_jax.evaluation.transcription import transcription_accuracy
 from unimod_jax.generation import why_not_token_by_token
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.objectives import ImageDiffusion, MaskedImage
-from unimod_jax.training import RunError
+from unimod_jax.parallel import MeshConfig
+from unimod_jax.training import Assembly, RunError
+from unimod_jax.training.held_out import RECORDS_PER_ROW, HeldOutLoss
 from unimod_jax.training.learned_codec import coded
 
 SEED = 0
@@ -44,6 +46,7 @@ class Evaluation:
 
     Attributes:
       trained: the run.
+      held_out: its losses on held-out rows, as `HeldOutLoss` names them.
       captions: held-out scans with generated captions; None if it cannot caption.
       drawings: prompts with generated images; None if it cannot draw.
       transcription_accuracy: of captions written after held-out utterances; None for a
@@ -59,6 +62,7 @@ class Evaluation:
     """
 
     trained: TrainedRun
+    held_out: dict[str, float]
     captions: Judged | None
     drawings: Judged | None
     transcription_accuracy: float | None
@@ -87,6 +91,8 @@ def measure(
     with _clock(seconds, "classifier"):
         judge = DigitClassifier.fit(train_records) if has_digits else None
         own_accuracy = judge.held_out_accuracy(records) if judge else None
+    with _clock(seconds, "held_out"):
+        held_out = _held_out(trained, records)
     captions = drawings = None
     refusals = {written: _why_not(trained, written) for written in _GENERATED}
     notes += dict.fromkeys(filter(None, refusals.values()))
@@ -103,16 +109,17 @@ def measure(
     with _clock(seconds, "routing_maps"):
         maps = routing_maps(trained, coded(shown, trained.codec, data), seed=SEED)
     with _clock(seconds, "decoding"):
-        firsts = records[: ROWS_PER_TASK * _RECORDS_PER_ROW]
+        firsts = records[: ROWS_PER_TASK * RECORDS_PER_ROW]
         decoding = measure_decoding(trained, coded(firsts, trained.codec, data))
     with _clock(seconds, "dense_twin"):
-        firsts = train_records[: data.batch_size * _RECORDS_PER_ROW]
+        firsts = train_records[: data.batch_size * RECORDS_PER_ROW]
         firsts = coded(firsts, trained.codec, data)
         twin = compare_with_dense_twin(trained, firsts, seconds=twin_seconds)
     if twin.realised_saving is None:
         notes.append("No layer is routed, so no FLOPs are saved.")
     return Evaluation(
         trained,
+        held_out,
         captions,
         drawings,
         transcribed,
@@ -126,9 +133,16 @@ def measure(
     )
 
 
+def _held_out(trained: TrainedRun, records: Sequence[Record]) -> dict[str, float]:
+    """The held-out losses that training would measure, on one device."""
+    own = dataclasses.replace(trained.experiment, mesh=MeshConfig())
+    firsts = records[: own.training.held_out_rows * RECORDS_PER_ROW]
+    firsts = coded(firsts, trained.codec, own.data)
+    measured = HeldOutLoss(Assembly(own), trained.model, firsts, trained.tokenizer)
+    return measured(trained.variables)
+
+
 _GENERATED = {TEXT: "caption images", IMAGE: "draw images"}
-_RECORDS_PER_ROW = 4
-"""Rows of documents hold several records each; more records are never in the way."""
 
 
 def _why_not(trained: TrainedRun, written: str) -> str:

@@ -56,8 +56,12 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, what: str) -> None:
     """Refuses a file that cannot be written, before anything is computed for it.
+
+    Args:
+      path: of the file.
+      what: it will be, for the message.
 
     Raises:
       RunError: saying why.
@@ -71,7 +75,7 @@ def check_writable(path: Path) -> None:
         why = f"is in {folder}, which is write-protected; name another file"
     else:
         return
-    raise RunError(f"the image cannot be written: {path} {why}.")
+    raise RunError(f"{what} cannot be written: {path} {why}.")
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

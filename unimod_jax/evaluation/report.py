@@ -1,6 +1,5 @@
 """The report of a run: one HTML file with everything inside, written by `evaluate`."""
 
-import importlib.resources
 import json
 import re
 import time
@@ -9,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from unimod_jax.evaluation.figures import line_chart, task_color
+from unimod_jax.evaluation.figures import line_chart, run_chart, task_color
 from unimod_jax.evaluation.measurement import Evaluation
-from unimod_jax.evaluation.pictures import data_uri
+from unimod_jax.evaluation.pages import render_page, words
 from unimod_jax.evaluation.report_sections import (
     caption_section,
     drawing_section,
     routing_section,
     twin_section,
 )
+from unimod_jax.training.held_out import PREFIX
 from unimod_jax.training.metric_writer import read_metrics
 from unimod_jax.training.run_directory import experiment_to_json, write_atomically
 
@@ -32,20 +32,8 @@ def write_report(evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
       evaluation: what was measured.
       summary: its numbers, from `summary.summarize`.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"words": words, "percent": percent, "duration": duration}
-    environment.globals |= {"task_color": task_color, "data_uri": data_uri}
-    source = importlib.resources.files(__package__).joinpath(TEMPLATE)
-    page = environment.from_string(source.read_text(encoding="utf-8"))
-    run = evaluation.trained.run
-    write_atomically(run.report, page.render(contents(evaluation, summary)))
+    page = render_page(TEMPLATE, contents(evaluation, summary), task_color=task_color)
+    write_atomically(evaluation.trained.run.report, page)
 
 
 def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,12 +49,14 @@ def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, An
         "date": time.strftime("%d %B %Y, %H:%M"),
         "summary": summary,
         "losses": _loss_charts(rows),
+        "held_out_losses": _held_out_charts(rows),
         "kept": _kept_charts(rows, experiment.mod.keep_ratio),
         "drawings": drawing_section(evaluation),
         "captions": caption_section(evaluation),
         "routing": routing_section(evaluation),
         "twin": twin_section(evaluation.twin),
         "held_out": len(evaluation.records),
+        "test_split": experiment.data.test_split,
         "config": _config_groups(config),
         "sampling": experiment.sampling,
     }
@@ -75,15 +65,42 @@ def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, An
 def _loss_charts(rows: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
     """One chart per task, with a line per modality."""
     names = list(rows[-1]) if rows else []
-    tasks = sorted(name.split("/")[0] for name in names if name.endswith("/loss"))
     charts = []
-    for task in sorted(tasks, key=lambda task: ("text_to" not in task, task)):
+    for task in _tasks_of(names):
         parts = {
             name.split("/")[1].removesuffix("_loss"): [name]
             for name in sorted(names)
             if name.startswith(f"{task}/") and name.endswith("_loss")
         }
         charts.append(_chart(rows, task, parts, f"losses of {words(task)}"))
+    return charts
+
+
+def _tasks_of(names: Sequence[str]) -> list[str]:
+    """The tasks that have a loss "<task>/loss" among these names."""
+    found = [name.removesuffix("/loss") for name in names if name.endswith("/loss")]
+    tasks = [task for task in found if "/" not in task and f"{task}/" != PREFIX]
+    return sorted(tasks, key=lambda task: ("text_to" not in task, task))
+
+
+def _held_out_charts(rows: Sequence[Mapping[str, float]]) -> list[dict[str, str]]:
+    """One chart per task of its held-out losses, as they were measured."""
+    rows = [row for row in rows if f"{PREFIX}loss" in row]
+    names = [n.removeprefix(PREFIX) for n in (rows[-1] if rows else ()) if PREFIX in n]
+    charts = []
+    for task in _tasks_of(names):
+        parts = [n for n in names if n.startswith(f"{task}/") and n.endswith("_loss")]
+        curves = {}
+        for part in sorted(parts):
+            measured = [row for row in rows if PREFIX + part in row]
+            curves[part.split("/")[1].removesuffix("_loss")] = (
+                [row["step"] for row in measured],
+                [row[PREFIX + part] for row in measured],
+            )
+        label = f"held-out losses of {words(task)}"
+        colors = [task_color(task)] * len(curves)
+        svg = run_chart(curves, colors, label=label, xlabel="step", dashed=True)
+        charts.append({"task": task, "svg": svg})
     return charts
 
 
@@ -140,27 +157,6 @@ def _config_groups(
         return found
 
     return [(name, fields(tree)) for name, tree in config.items() if tree is not None]
-
-
-def words(name: str) -> str:
-    """A task or part in words: text_to_image is "text to image"."""
-    return name.replace("_", " ")
-
-
-def percent(share: float | None) -> str:
-    """A share as a percentage."""
-    return "–" if share is None else f"{100 * share:.1f}%"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person would say them."""
-    if seconds < 1:
-        return f"{1000 * seconds:.1f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def _spaced(name: str) -> str:

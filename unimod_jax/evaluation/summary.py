@@ -32,6 +32,7 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "step_time_ratio": twin.step_time_ratio,
         "realised_saving": twin.realised_saving,
         "train_seconds": train_seconds(evaluation.trained.run),
+        "held_out": evaluation.held_out,
         "step": evaluation.trained.step,
         "captions": len(captions.texts) if captions else 0,
         "drawings": len(drawings.texts) if drawings else 0,

@@ -11,11 +11,18 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from unimod_jax.layout import RowLayout, TaskLayout, TokenGroup, UnifiedBatch
+from unimod_jax.layout import IMAGE, RowLayout, TaskLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
 from unimod_jax.models.embedding import read_patches
-from unimod_jax.objectives.objective import Metrics, Noise, task_key
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.objective import Noise, task_key
+from unimod_jax.objectives.token_loss import (
+    LossSum,
+    LossSums,
+    token_loss,
+    token_sums,
+)
+
+_NOISE_LOSS = f"{IMAGE}_loss"
 
 _SCHEDULE_OFFSET = 0.008
 """s of the cosine schedule (Nichol and Dhariwal, 2102.09672, equation 17)."""
@@ -87,16 +94,22 @@ class ImageDiffusion:
                 seen[task], noise[task] = noise_patches(group, task_key(key, task))
         return seen, noise
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """L_LM + lambda L_DDPM over the group."""
-        loss, metrics = token_loss(group, output, {})
+    ) -> LossSums:
+        """Cross-entropy of text, and the squared error of the predicted noise."""
+        sums = token_sums(group, output)
         if noise is not None:
-            image_loss = noise_loss(group, output, noise)
-            metrics["image_loss"] = image_loss
-            loss += self.diffusion_weight * image_loss
-        return loss, metrics
+            sums[_NOISE_LOSS] = noise_loss(group, output, noise)
+        return sums
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """L_LM + lambda L_DDPM."""
+        tokens = {name: part for name, part in sums.items() if name != _NOISE_LOSS}
+        loss = token_loss(tokens, {})
+        if _NOISE_LOSS in sums:
+            loss += self.diffusion_weight * sums[_NOISE_LOSS].mean
+        return loss
 
 
 def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Array]:
@@ -120,10 +133,8 @@ def noise_patches(group: TokenGroup, key: jax.Array) -> tuple[TokenGroup, jax.Ar
     return noised, noise_BNP
 
 
-def noise_loss(
-    group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array
-) -> jax.Array:
-    """Mean squared error of the predicted noise over all values of noised images.
+def noise_loss(group: TokenGroup, output: GroupOutput, noise_BNP: jax.Array) -> LossSum:
+    """Squared error of the predicted noise over all values of noised images.
 
     Images that are shown clean, and places for images that a row does not have, count
     for nothing.
@@ -136,4 +147,4 @@ def noise_loss(
         counts_BT1 = read_patches(may_be_noised_BN1, patch_index_BT)
         total += jnp.sum(jnp.square(error_BTP) * counts_BT1)
         num_patches += jnp.sum(counts_BT1)
-    return total / (jnp.maximum(num_patches, 1.0) * noise_BNP.shape[-1])
+    return LossSum(total, num_patches * noise_BNP.shape[-1])

@@ -19,8 +19,8 @@ from unimod_jax.layout import (
     with_segments,
 )
 from unimod_jax.models import GroupOutput
-from unimod_jax.objectives.objective import Metrics, Noise, task_key
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.objective import Noise, task_key
+from unimod_jax.objectives.token_loss import LossSums, token_loss, token_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,16 @@ class MaskedImage:
             for task, group in batch.items()
         }, {}
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """Mean cross-entropy over hidden codes, and over texts that are written."""
+    ) -> LossSums:
+        """Cross-entropy of hidden codes, and of texts that are written."""
         del noise
-        return token_loss(group, output, {})
+        return token_sums(group, output)
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """Mean over the targets."""
+        return token_loss(sums, {})
 
 
 def _corrupted(group: TokenGroup, key: jax.Array) -> TokenGroup:

@@ -10,8 +10,8 @@ import jax
 
 from unimod_jax.layout import IMAGE, RowLayout, TaskLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
-from unimod_jax.objectives.objective import Metrics, Noise
-from unimod_jax.objectives.token_loss import token_loss
+from unimod_jax.objectives.objective import Noise
+from unimod_jax.objectives.token_loss import LossSums, token_loss, token_sums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +51,13 @@ class NextToken:
         del key
         return batch, {}
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """Weighted mean cross-entropy of the task's targets."""
+    ) -> LossSums:
+        """Cross-entropy of the task's targets."""
         del noise
-        weights = {IMAGE: self.image_weight}
-        return token_loss(group, output, weights, self.z_loss)
+        return token_sums(group, output, with_z_loss=self.z_loss > 0)
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """Weighted mean over the targets."""
+        return token_loss(sums, {IMAGE: self.image_weight}, self.z_loss)

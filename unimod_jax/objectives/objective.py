@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from unimod_jax.layout import RowLayout, TokenGroup, UnifiedBatch
 from unimod_jax.models import GroupOutput
+from unimod_jax.objectives.token_loss import Z_LOSS, LossSums
 
 type Metrics = dict[str, jax.Array]
 """Name -> float32 scalar, such as "text_to_image/image_loss"."""
@@ -35,16 +36,34 @@ class Objective(Protocol):
         """The batch the model sees (masked, noised, or as it is), and the noise."""
         ...
 
-    def task_loss(
+    def loss_sums(
         self, group: TokenGroup, output: GroupOutput, noise: jax.Array | None
-    ) -> tuple[jax.Array, Metrics]:
-        """A task's loss, and its parts by name, such as "image_loss"."""
+    ) -> LossSums:
+        """The parts of a task's loss by name, such as "image_loss", summed over rows.
+
+        Rows without targets add nothing, and parts of all rows add up.
+        """
+        ...
+
+    def loss_of(self, sums: LossSums) -> jax.Array:
+        """A task's loss, of its parts."""
         ...
 
 
 def task_key(key: jax.Array, task: str) -> jax.Array:
     """A random key of a task's own, whatever other tasks there are."""
     return jax.random.fold_in(key, zlib.crc32(task.encode()))
+
+
+def task_loss(objective: Objective, sums: LossSums) -> tuple[jax.Array, Metrics]:
+    """A task's loss, and the means that are reported of its parts.
+
+    Args:
+      objective: of the task.
+      sums: from its `loss_sums`, of all rows.
+    """
+    means = {name: part.mean for name, part in sums.items() if name != Z_LOSS}
+    return objective.loss_of(sums), means
 
 
 def total_loss(
@@ -68,7 +87,8 @@ def total_loss(
     """
     total, metrics = jnp.zeros((), jnp.float32), {}
     for task, group in seen.items():
-        loss, parts = objective.task_loss(group, outputs[task], noise.get(task))
+        sums = objective.loss_sums(group, outputs[task], noise.get(task))
+        loss, parts = task_loss(objective, sums)
         metrics[f"{task}/loss"] = loss
         metrics |= {f"{task}/{name}": value for name, value in parts.items()}
         total += task_weights[task] * loss

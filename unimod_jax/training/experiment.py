@@ -41,6 +41,10 @@ class TrainingConfig(Recipe):
       checkpoint_every: steps between checkpoints; the last step is always kept.
       keep_checkpoints: how many of the newest checkpoints are kept.
       log_every: steps between rows of metrics.jsonl.
+      held_out_every: steps between measurements of the held-out loss (`held_out`), and
+        always after the last one; 0 for none.
+      held_out_rows: rows of each task that it is measured on, of the first records of
+        `data.test_split`.
       momentum_dtype: of AdamW's mean gradient; "bfloat16" takes half of its memory. The
         mean square needs more digits and stays float32.
       skip_above: an update whose gradient norm (before clipping) is larger is thrown
@@ -55,6 +59,8 @@ class TrainingConfig(Recipe):
     checkpoint_every: int = 250
     keep_checkpoints: int = 2
     log_every: int = 10
+    held_out_every: int = 250
+    held_out_rows: int = 64
     momentum_dtype: Literal["float32", "bfloat16"] = "float32"
     skip_above: float = 0.0
     skip_budget: int = 0
@@ -68,7 +74,7 @@ class TrainingConfig(Recipe):
                 f"training.momentum_dtype {self.momentum_dtype!r} is not supported; "
                 f"choose 'float32' or 'bfloat16'."
             )
-        for name in ("skip_above", "skip_budget"):
+        for name in ("skip_above", "skip_budget", "held_out_every"):
             if getattr(self, name) < 0:
                 raise ValueError(
                     f"training.{name} is {getattr(self, name)}; give 0 or more."
@@ -78,6 +84,7 @@ class TrainingConfig(Recipe):
             "checkpoint_every",
             "keep_checkpoints",
             "log_every",
+            "held_out_rows",
             "accumulation_steps",
         ):
             if getattr(self, name) < 1:

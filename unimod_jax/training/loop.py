@@ -27,6 +27,7 @@ from unimod_jax.parallel import batch_sharding, make_mesh, on_mesh
 from unimod_jax.training.checkpoint import RunCheckpoints
 from unimod_jax.training.endings import Preempted
 from unimod_jax.training.experiment import Assembly, Experiment
+from unimod_jax.training.held_out import PREFIX, HeldOutLoss, open_held_out
 from unimod_jax.training.input_wait import EndWatcher, InputWait
 from unimod_jax.training.learned_codec import (
     check_tokenizer_is_there,
@@ -60,6 +61,7 @@ class Trainer:
       step: jitted, donates its state.
       state: the current state.
       batches: the data iterator, at the next batch.
+      held_out: measures the state on held-out rows, if it is asked for.
     """
 
     assembly: Assembly
@@ -67,6 +69,7 @@ class Trainer:
     step: Step
     state: TrainState
     batches: Iterator[UnifiedBatch]
+    held_out: HeldOutLoss | None = None
 
 
 def open_tokenizer(
@@ -245,7 +248,9 @@ def _open_trainer(
         process_index=processes.index,
         process_count=processes.count,
     )
-    return make_trainer(assembly, iter(dataset), next(iter(dataset)))
+    trainer = make_trainer(assembly, iter(dataset), next(iter(dataset)))
+    trainer.held_out = open_held_out(assembly, trainer.model, tokenizer, codec)
+    return trainer
 
 
 class StepLoop:
@@ -254,6 +259,8 @@ class StepLoop:
     A row's `step_seconds` is the mean since the row before, `input_wait_share` what of
     that the device waited for data (see `input_wait`), `skipped_steps` how many steps
     since the row before left the parameters as they were (see `skipped_steps`).
+    `held_out/...` is the loss on held-out rows after the step (see `held_out`), in the
+    rows of steps where it is due.
     """
 
     def __init__(
@@ -273,6 +280,7 @@ class StepLoop:
         self._skips = SkipBudget(self._config.skip_budget, self._config.skip_above)
         self._processes, self._writes = processes, processes.is_first
         self._row_step, self._row_time = self._first, time.monotonic()
+        self._held_out: dict[str, float] = {}
 
     def run(self, notice: StopNotice, profile: ProfileSteps | None) -> int | None:
         """Takes the steps; the one after which it was told to stop, or None."""
@@ -297,10 +305,13 @@ class StepLoop:
                 trace.after(step, metrics)
                 stop = notice.reached(step) and step < config.steps
                 save = stop or self._checkpoints.is_due(step, config.steps)
-                if step % config.log_every == 0 or save or step == first + 1:
+                due = self._held_out_is_due(step)
+                if step % config.log_every == 0 or save or due or step == first + 1:
                     values = self._row(step, metrics, wait)
+                    if due:
+                        values |= self._measure_held_out()
                     if writer and progress:
-                        progress.update(step, _losses(values))
+                        progress.update(step, _losses(values | self._held_out))
                         writer.write(step, values)
                 if save:
                     self._save(step)
@@ -335,6 +346,21 @@ class StepLoop:
         self._row_step, self._row_time = step, now
         return values
 
+    def _held_out_is_due(self, step: int) -> bool:
+        every = self._config.held_out_every
+        return every > 0 and (step % every == 0 or step == self._config.steps)
+
+    def _measure_held_out(self) -> dict[str, float]:
+        """The held-out losses of the state, as a row names them."""
+        trainer = self._trainer
+        if trainer.held_out is None:
+            return {}
+        with self._times.spend("held_out"):
+            found = trainer.held_out(trainer.state.variables())
+        self._row_time = time.monotonic()
+        self._held_out = {PREFIX + name: value for name, value in found.items()}
+        return self._held_out
+
     def _save(self, step: int) -> None:
         with self._times.spend("checkpoint"):
             self._checkpoints.save(step, self._trainer.state)
@@ -350,9 +376,10 @@ class StepLoop:
 
 
 def _losses(values: dict[str, float]) -> dict[str, float]:
-    """What progress shows of a row: the losses."""
+    """What progress shows of a row: the losses, of held-out rows only the sum."""
     return {
         name.removesuffix("/loss"): value
         for name, value in values.items()
-        if name == "loss" or name.endswith("/loss")
+        if name in ("loss", PREFIX + "loss")
+        or (name.endswith("/loss") and not name.startswith(PREFIX))
     }

@@ -35,6 +35,8 @@ BOOKKEEPING = {
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.log_every",
+    "training.held_out_every",
+    "training.held_out_rows",
     "training.skip_budget",
     "training.accumulation_steps",
     "data.codes_directory",

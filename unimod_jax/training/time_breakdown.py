@@ -1,8 +1,9 @@
-"""Where the time of a run went: start, compile, input, checkpoint, steps.
+"""Where the time of a run went: start, compile, input, checkpoint, held_out, steps.
 
 Every second of the host belongs to one part. Steps run on the devices while the host
 prepares the next, so `input` is only what the devices waited for (see `input_wait`),
-`checkpoint` only what kept the loop from starting steps, and the rest is `steps`.
+`checkpoint` only what kept the loop from starting steps, `held_out` what the held-out
+loss took (compiling it too), and the rest is `steps`.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from unimod_jax.training.run_directory import write_atomically
 
-PARTS = ("start", "compile", "input", "checkpoint", "steps")
+PARTS = ("start", "compile", "input", "checkpoint", "held_out", "steps")
 
 
 class TimeBreakdown:

@@ -48,11 +48,13 @@ def test_show_o_adds_markers_codes_and_mask_behind_its_text(tmp_path):
     assert (special.begin, special.end) == (105, 105)
     # [PAD] 106, soi 107, eoi 108, sov, eov, t2i 111, mmu 112, t2v, v2v, lvg 115
     assert (special.begin_image, special.end_image) == (107, 108)
-    assert (special.text_to_image, special.image_to_text) == (111, 112)
+    tasks = show_o.tasks(tokenizer)
+    assert tasks["text_to_image"].pieces[0].ids == (111,)
+    assert tasks["image_to_text"].pieces[0].ids == (112,)
     assert vocabulary.image_start == 116
     assert special.mask == 116 + CODES == vocabulary.size - 1
     assert vocabulary.words == ((0, 106),)
-    assert special.end_of_line == special.text_only == ABSENT
+    assert special.end_of_line == special.begin_speech == ABSENT
 
 
 def test_published_show_o_ids_follow_from_phis_50295():
