@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.benchmark.timing import Budget, Run, take_turns
+from pallas_kernels.benchmark.timing import Budget, Run, seconds_in_turns
 from pallas_kernels.inverse_gather import inverse_gather
 
 
@@ -63,11 +63,9 @@ def moves_report(
             name: Run(lambda step=step: step(), jax.block_until_ready)
             for name, step in _programs(case, dtype).items()
         }
-        samples = take_turns(runs, repeats=repeats, sample_seconds=0.0, budget=budget)
-        for name, sample in samples.items():
-            if sample.failure is not None:
-                raise sample.failure
-            seconds = float(np.median(sample.seconds))
+        taken = seconds_in_turns(runs, repeats=repeats, budget=budget)
+        for name, samples in taken.items():
+            seconds = float(np.median(samples))
             records.append({**case._asdict(), "program": name, "seconds": seconds})
     return records
 

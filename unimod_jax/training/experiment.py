@@ -19,6 +19,7 @@ from unimod_jax.models import (
     ModelConfig,
     ModelSpec,
 )
+from unimod_jax.models.accounting import training_flops
 from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import (
     INTERLEAVED,
@@ -262,6 +263,11 @@ class Assembly:
         return sum(
             self.rows[task] * layout.row_length for task, layout in self.layouts.items()
         )
+
+    @property
+    def flops_per_step(self) -> int:
+        """Useful FLOPs of a training step, as `models.accounting` counts them."""
+        return training_flops(self.spec, self.layouts, self.rows)
 
     @functools.cached_property
     def image_codes(self) -> ImageCodes:
