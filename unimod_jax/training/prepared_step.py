@@ -18,7 +18,7 @@ from unimod_jax.models import UnifiedModel
 from unimod_jax.parallel import batch_sharding, on_mesh
 from unimod_jax.training.experiment import Assembly
 from unimod_jax.training.optimizer import make_optimizer
-from unimod_jax.training.sharded_step import lower_step
+from unimod_jax.training.sharded_step import check_rows, lower_step
 from unimod_jax.training.state import TrainState, make_state
 from unimod_jax.training.step import Metrics
 
@@ -94,7 +94,6 @@ def compile_step(
       compiler_options: of XLA.
 
     Raises:
-      ValueError: for rows that do not divide over devices and parts.
       jax.errors.JaxRuntimeError: if the compiler refuses the program.
     """
     start = time.perf_counter()
@@ -123,7 +122,11 @@ def prepare_step(assembly: Assembly, mesh: Mesh, rows: UnifiedBatch) -> Prepared
       assembly: what follows from the experiment.
       mesh: of devices of this process.
       rows: a host batch.
+
+    Raises:
+      ValueError: for rows that do not divide over devices and parts.
     """
+    check_rows(assembly, mesh)
     training, rules = assembly.experiment.training, assembly.experiment.sharding
     model, optimizer = UnifiedModel(assembly.spec), make_optimizer(training)
     with on_mesh(mesh, rules):

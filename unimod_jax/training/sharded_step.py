@@ -98,11 +98,7 @@ def lower_step(
       assembly: what follows from the experiment.
       mesh: of devices that may exist only as a description.
       state, batch: arrays on it, or their shapes from `placed_state`, `placed_batch`.
-
-    Raises:
-      ValueError: for rows that do not divide over devices and parts.
     """
-    check_rows(assembly, mesh)
     experiment = assembly.experiment
     rules = experiment.sharding
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
