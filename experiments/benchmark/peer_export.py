@@ -5,13 +5,13 @@ with the projections side by side that PyTorch computes in one product.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
+from experiments.command_line import num_cores
 from unimod_jax import mod
 from unimod_jax.layout import TokenGroup
 from unimod_jax.models import ModelSpec
@@ -148,7 +148,7 @@ def write_peer(folder: Path, prepared: PreparedStep, device: str) -> None:
     assembly = prepared.assembly
     setup = {
         "device": device,
-        "threads": num_threads(),
+        "threads": num_cores(),
         "config": peer_config(assembly),
         "recipe": {
             name: getattr(assembly.experiment.training, name) for name in _RECIPE
@@ -163,13 +163,6 @@ def write_peer(folder: Path, prepared: PreparedStep, device: str) -> None:
         (folder / name).mkdir()
         for array_name, array in arrays.items():
             np.save(folder / name / f"{array_name}.npy", array)
-
-
-def num_threads() -> int:
-    """Cores that this process may use, as XLA counts them for its threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def peer_config(assembly: Assembly) -> dict[str, Any]:
