@@ -65,13 +65,7 @@ def main(
     compile_check: Sequence[str] = (sys.executable, "-m", "experiments.compile_check"),
     train: Sequence[str] = (sys.executable, "-m", "experiments.train"),
 ) -> None:
-    """Runs the command; the last line printed is the path of the report.
-
-    Args:
-      arguments: of the command line.
-      compile_check: the program of compile sweeps.
-      train: the program of sweeps of short runs.
-    """
+    """Runs the command, given what runs at a point; prints the path of the report."""
     options, rest = parse_with_overrides(_parser(), arguments)
     with one_sentence_errors():
         sweep = _planned(options, rest, compile_check, train)

@@ -95,8 +95,8 @@ def shown(names: Iterable[str]) -> list[Shown]:
 
 def summary(figures: Figures) -> str:
     """The first figures of a point in a few words."""
-    every = [f"{x.title} {x.value(figures):.3g}" for x in shown(figures)[:2]]
-    return ", ".join(every)
+    first = shown(figures)[:2]
+    return ", ".join(f"{one.title} {one.value(figures):.3g}" for one in first)
 
 
 def read_check(ended: Ended, folder: Path) -> Outcome | None:
@@ -113,7 +113,9 @@ def read_check(ended: Ended, folder: Path) -> Outcome | None:
     if sent := [float(x) for k, x in figures.items() if k.startswith(f"{_SENT}.")]:
         figures = {f"{_SENT}.total": sum(sent)} | figures
     status, error = ("done", None) if fits else ("does not fit", last_error(folder))
-    return Outcome(status, figures | {"fits": fits}, error, *_rounded(ended))
+    return Outcome(
+        status, figures | {"fits": fits}, error, ended.exit_code, ended.seconds
+    )
 
 
 def read_run(ended: Ended, folder: Path) -> Outcome | None:
@@ -135,7 +137,7 @@ def read_run(ended: Ended, folder: Path) -> Outcome | None:
         if match := _KEPT.fullmatch(name):
             kept.setdefault(f"kept/{match[1]}", []).append(value)
     figures |= {name: statistics.fmean(values) for name, values in kept.items()}
-    return Outcome("done", flat(figures), None, *_rounded(ended))
+    return Outcome("done", flat(figures), None, ended.exit_code, ended.seconds)
 
 
 def _failed(ended: Ended, folder: Path, why: str | None = None) -> Outcome:
@@ -144,16 +146,11 @@ def _failed(ended: Ended, folder: Path, why: str | None = None) -> Outcome:
     if ended.timed_out:
         why = f"it took longer than {ended.seconds:.0f} s; raise --timeout."
     elif why is None and code < 0:
-        name = (
-            "SIGKILL (out of memory?)" if code == -signal.SIGKILL else f"signal {-code}"
-        )
-        why = f"it was ended by {name}; see {folder / LOG}."
+        why = f"it was ended by signal {-code}"
+        why += " (out of memory?)" if code == -signal.SIGKILL else ""
+        why += f"; see {folder / LOG}."
     why = why or last_error(folder) or f"it ended with status {code}, silently."
-    return Outcome("failed", {}, why, *_rounded(ended))
-
-
-def _rounded(ended: Ended) -> tuple[int, float]:
-    return ended.exit_code, round(ended.seconds, 3)
+    return Outcome("failed", {}, why, ended.exit_code, ended.seconds)
 
 
 def last_error(folder: Path) -> str | None:

@@ -124,5 +124,5 @@ def _run(task: Task, limits: Limits, stops: Callable[[], int]) -> Ended | None:
         elif end_by is not None and (asked > 1 or now > end_by):
             os.killpg(process.pid, signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
-    seconds = time.monotonic() - started
+    seconds = round(time.monotonic() - started, 3)
     return Ended(process.returncode, seconds, timed_out, bool(end_by) and not timed_out)

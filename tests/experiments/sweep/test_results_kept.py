@@ -86,7 +86,7 @@ def test_a_check_that_ends_well_without_a_result_failed(tmp_path: Path, written)
         (Ended(2, 1.0), "log\nerror: no such chip.\nmore\n", "no such chip."),
         (Ended(1, 1.0), "Traceback ...\nKeyError: 'x'\n\n", "KeyError: 'x'"),
         (Ended(1, 1.0), "", "it ended with status 1, silently."),
-        (Ended(-9, 1.0), "half a li", "it was ended by SIGKILL (out of memory?); see"),
+        (Ended(-9, 1.0), "half a li", "it was ended by signal 9 (out of memory?); see"),
         (Ended(-11, 1.0), "", "it was ended by signal 11; see"),
         (Ended(-64, 1.0), "", "it was ended by"),
         (
