@@ -174,8 +174,9 @@ def _chart(points: Any, names: Sequence[str], one: Shown) -> str:
             axes.plot(x, y, marker="o", ms=3.5, linewidth=1.3, label=label)
             over = [at for at, point in enumerate(line) if point["status"] != "done"]
             axes.plot(x, y, "x", ms=8, color="#b3261e", markevery=over)
-            for limit in {one.value(point["figures"], of_limit=True) for point in line}:
-                axes.axhline(limit or 0.0, color="#5c6470", linewidth=0.8, ls=":")
+            limits = {one.value(point["figures"], of_limit=True) for point in line}
+            for limit in limits - {None}:
+                axes.axhline(limit, color="#5c6470", linewidth=0.8, ls=":")
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         if 1 < len(lines) <= _MOST_IN_LEGEND:
             axes.legend(loc="best", fontsize=7)
