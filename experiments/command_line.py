@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import functools
 import importlib
 import importlib.util
 import logging
@@ -14,8 +15,10 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
+from typing import override as override_method
 
+from experiments.options import refuse_options
 from unimod_jax.training import Experiment, RunError, reduced_twin
 
 _FOLDER = Path(__file__).parent
@@ -57,6 +60,14 @@ def load_experiment(name_or_path: str) -> Experiment:
     return result
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """Refuses a command's own options in one sentence too."""
+
+    @override_method
+    def error(self, message: str) -> NoReturn:
+        _fail(f"{message}; see --help.")
+
+
 def experiment_parser(
     command: str, description: str | None, epilog: str = ""
 ) -> argparse.ArgumentParser:
@@ -67,7 +78,7 @@ def experiment_parser(
       description: what it does.
       epilog: what is printed behind the options.
     """
-    parser = argparse.ArgumentParser(
+    parser = _CommandParser(
         prog=f"python -m {command}",
         description=description,
         epilog=f"{epilog}EXPERIMENT --help lists the options of an experiment.",
@@ -122,6 +133,13 @@ def default_directory(known: argparse.Namespace, *endings: str) -> Path:
     return folder.with_name("-".join([folder.name, *endings]))
 
 
+def num_cores() -> int:
+    """Cores that this process may use, as XLA counts them for its threads."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
@@ -170,28 +188,33 @@ def options_of(experiment: Experiment) -> Any:
 def override(
     experiment: Experiment, arguments: Sequence[str], program: str
 ) -> Experiment:
-    """Applies options such as `--training.steps 20`; unknown ones are refused.
+    """Applies options such as `--training.steps 20`.
 
     Args:
       experiment: the defaults.
       arguments: dotted options; `--help` prints them all and exits.
-      program: the command they follow, for messages.
+      program: the command they follow, for that help.
 
     Raises:
+      RunError: for options that are not valid, in one sentence.
       ValueError: for values that do not go together.
     """
     import tyro
+    from tyro import _errors as tyro_errors
 
     options = options_of(experiment)
-    given = tyro.cli(
-        type(options),
-        prog=program,
-        description="Options of the experiment and their values:",
-        default=options,
-        args=list(arguments),
-        config=(tyro.conf.AvoidSubcommands,),
-        use_underscores=True,
-    )
+    # tyro would draw a box around its error; its hook hands over what is wrong.
+    refuse = functools.partial(refuse_options, options, arguments)
+    with tyro_errors.on_parse_error(refuse):
+        given = tyro.cli(
+            type(options),
+            prog=program,
+            description="Options of the experiment and their values:",
+            default=options,
+            args=list(arguments),
+            config=(tyro.conf.AvoidSubcommands,),
+            use_underscores=True,
+        )
     tasks = tuple(
         dataclasses.replace(task, **vars(getattr(given.tasks, task.name)))
         for task in experiment.tasks
@@ -228,7 +251,7 @@ def one_sentence_errors() -> Iterator[None]:
         raise
 
 
-def _fail(sentence: str, code: int = 2) -> None:
+def _fail(sentence: str, code: int = 2) -> NoReturn:
     print(f"error: {sentence}", file=sys.stderr)
     if _has_other_processes():
         _end_at_once(code)
@@ -241,7 +264,7 @@ def _has_other_processes() -> bool:
     return jax is not None and jax.distributed.is_initialized()
 
 
-def _end_at_once(code: int) -> None:
+def _end_at_once(code: int) -> NoReturn:
     """Ends without JAX's farewell, a barrier that waits for processes that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()

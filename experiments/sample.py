@@ -137,7 +137,7 @@ def _fill_row(options: argparse.Namespace) -> None:
     from unimod_jax.evaluation import Sampler, check_writable, open_run, write_png
     from unimod_jax.training import RunError
 
-    check_writable(options.out)
+    check_writable(options.out, "the image")
     trained = open_run(options.run)
     layouts = trained.assembly.layouts
     if options.task is None and len(layouts) > 1:

@@ -8,7 +8,6 @@ from shapes alone: nothing here runs, but the processes that measure a start.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import statistics
@@ -18,21 +17,21 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
-from flax import linen as nn
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments.benchmark.prepared_step import compile_program
-from experiments.benchmark.random_rows import random_batch
 from experiments.benchmark.suite import Record, Setting, SuiteResult
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.workload import Size, sized
 from experiments.published import published
-from unimod_jax.models import UnifiedModel
-from unimod_jax.training import training_step
-from unimod_jax.training.optimizer import make_optimizer
-from unimod_jax.training.state import fresh_state
+from unimod_jax.parallel import MeshConfig, make_mesh
+from unimod_jax.training import Assembly
+from unimod_jax.training.prepared_step import CompiledStep, compile_step
+from unimod_jax.training.sharded_step import (
+    abstract_state,
+    placed_batch,
+    placed_state,
+)
 
 _WIDTH = 128
 _HEAD_DIM = 32
@@ -64,29 +63,7 @@ _ORDER = (
 """Each baseline is taken twice, among the others: a machine's speed drifts."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Compilation:
-    """What it took to make one training step.
-
-    Attributes:
-      trace_seconds: from Python to StableHLO.
-      compile_seconds: from there to a program.
-      num_bodies: different layers of the plan.
-      temporary_bytes: of the program, by its memory analysis.
-    """
-
-    trace_seconds: float
-    compile_seconds: float
-    num_bodies: int
-    temporary_bytes: int
-
-    @property
-    def seconds(self) -> float:
-        """All of it."""
-        return self.trace_seconds + self.compile_seconds
-
-
-def plan_workload(plan: str, *, width: int = _WIDTH) -> Workload:
+def plan_assembly(plan: str, *, width: int = _WIDTH) -> Assembly:
     """A published plan at a small width, with all its layers and tokens.
 
     Each task has as many rows as its share, and one row where all are alike.
@@ -96,32 +73,18 @@ def plan_workload(plan: str, *, width: int = _WIDTH) -> Workload:
       width: D, a multiple of 32.
     """
     preset, variant = _PLANS[plan]
-    rows = {task.name: task.share for task in published(preset, variant).tasks}
-    size = Size(rows, width=width, head_dim=_HEAD_DIM)
-    return Workload.of(sized(preset, variant, size))
+    shares = {task.name: task.share for task in published(preset, variant).tasks}
+    size = Size(shares, width=width, head_dim=_HEAD_DIM)
+    return Assembly(sized(preset, variant, size))
 
 
-def compile_step(workload: Workload) -> Compilation:
-    """Traces and compiles a training step afresh, from shapes alone."""
-    spec, training = workload.spec, workload.training
-    host = random_batch(
-        workload.layouts, workload.rows, spec.vocabulary_size, spec.patch_size
-    )
-    batch = jax.eval_shape(lambda: host)
-    model, optimizer = UnifiedModel(spec), make_optimizer(training)
-    state = nn.unbox(
-        jax.eval_shape(lambda: fresh_state(model, optimizer, host, training.seed))
-    )
-    step = training_step(model, workload.objective, optimizer, workload.task_weights)
+def compile_afresh(assembly: Assembly) -> CompiledStep:
+    """Traces and compiles a training step anew, from shapes alone."""
+    mesh, rules = make_mesh(MeshConfig()), assembly.experiment.sharding
+    state = placed_state(abstract_state(assembly), mesh, rules)
+    batch = placed_batch(assembly, mesh)
     with _nothing_cached():
-        made = compile_program(step, state, batch)
-    memory: Any = made.program.memory_analysis()
-    return Compilation(
-        made.trace_seconds,
-        made.compile_seconds,
-        len(set(spec.designs)),
-        int(memory.temp_size_in_bytes),
-    )
+        return compile_step(assembly, mesh, state, batch)
 
 
 def compile_suite(setting: Setting) -> SuiteResult:
@@ -135,20 +98,18 @@ def compile_suite(setting: Setting) -> SuiteResult:
     """
     width = 32 if setting.quick else _WIDTH
     order = ("show_o.dense", "ramp_quantised") if setting.quick else _ORDER
-    workloads = {
-        name: plan_workload(name, width=width) for name in dict.fromkeys(order)
-    }
-    compile_step(workloads[order[0]])  # Python's imports and first calls.
-    taken: dict[str, list[Compilation]] = {name: [] for name in workloads}
+    plans = {name: plan_assembly(name, width=width) for name in dict.fromkeys(order)}
+    compile_afresh(plans[order[0]])  # Python's imports and first calls.
+    taken: dict[str, list[CompiledStep]] = {name: [] for name in plans}
     for name in order:
-        taken[name].append(compile_step(workloads[name]))
+        taken[name].append(compile_afresh(plans[name]))
         setting.say(f"compile: {name} in {taken[name][-1].seconds:.1f} s")
-    records = [_record(name, samples) for name, samples in taken.items()]
+    records = [_record(name, plans[name], steps) for name, steps in taken.items()]
     start_records, starts = _cached_start(setting)
     return SuiteResult(records + start_records, ratios(taken) | starts)
 
 
-def ratios(taken: Mapping[str, list[Compilation]]) -> dict[str, float]:
+def ratios(taken: Mapping[str, list[CompiledStep]]) -> dict[str, float]:
     """Median seconds of each plan over those of its dense baseline."""
     seconds = {
         name: statistics.median(sample.seconds for sample in samples)
@@ -161,13 +122,13 @@ def ratios(taken: Mapping[str, list[Compilation]]) -> dict[str, float]:
     }
 
 
-def _record(name: str, samples: list[Compilation]) -> Record:
+def _record(name: str, plan: Assembly, samples: list[CompiledStep]) -> Record:
     return {
         "plan": name,
         "trace_seconds": statistics.median(s.trace_seconds for s in samples),
         "compile_seconds": statistics.median(s.compile_seconds for s in samples),
         "temporary_bytes": samples[0].temporary_bytes,
-        "layer_bodies": samples[0].num_bodies,
+        "layer_bodies": len(set(plan.spec.designs)),
         "samples": len(samples),
     }
 

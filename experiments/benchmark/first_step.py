@@ -16,20 +16,19 @@ def main() -> None:
     """Takes one step of the experiment named; prints the seconds of each part."""
     import jax
 
-    from experiments.benchmark.prepared_step import prepare_step
-    from experiments.benchmark.workload import Workload
+    from experiments.benchmark.race import prepare_on_random_rows
     from experiments.command_line import keep_compiled_programs, load_experiment
 
     keep_compiled_programs()
     experiment = load_experiment(sys.argv[1])
     imported = time.perf_counter()
-    step = prepare_step(Workload.of(experiment))
+    step = prepare_on_random_rows(experiment)
     start = time.perf_counter()
     jax.block_until_ready(step.start())
     parts = {
         "import_seconds": imported - _STARTED,
-        "trace_seconds": step.trace_seconds,
-        "compile_seconds": step.compile_seconds,
+        "trace_seconds": step.compiled.trace_seconds,
+        "compile_seconds": step.compiled.compile_seconds,
         "step_seconds": time.perf_counter() - start,
     }
     print(json.dumps(parts))

@@ -21,8 +21,7 @@ import io
 import itertools
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +30,7 @@ import numpy as np
 from experiments.benchmark.suite import Setting, SuiteResult
 from experiments.published import published, with_grey_images
 from experiments.toy import demo
-from pallas_kernels.benchmark.timing import Budget
+from pallas_kernels.benchmark.timing import Budget, Run, seconds_in_turns
 from unimod_jax.data import (
     DataConfig,
     Record,
@@ -48,10 +47,11 @@ from unimod_jax.layout import UnifiedBatch
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
 from unimod_jax.training.input_wait import EndWatcher, InputWait
+from unimod_jax.training.step import Metrics
 
 _LIBRARIES = ("grain", "tokenizers", "tensorflow_datasets", "PIL")
-_LEAST_BATCHES = 5
-_LEAST_TURNS = 2
+_LEAST_BATCHES, _LEAST_TURNS = 5, 2
+_MOST_SAMPLES = 10_000
 _STEPS_PER_TURN = 4
 _SYNTHETIC_ROWS = 12
 _CODES_PER_SIDE = 32
@@ -237,12 +237,13 @@ def _measure(feed: Feed, seconds: float) -> dict[str, Any]:
 def seconds_per_batch(batches: Iterator[UnifiedBatch], budget: Budget) -> float:
     """How long the pipeline takes for a batch when nobody else needs the machine."""
     drain(batches)
-    taken = []
-    while len(taken) < _LEAST_BATCHES or not budget.is_spent:
-        start = time.perf_counter()
-        next(batches)
-        taken.append(time.perf_counter() - start)
-    return statistics.fmean(taken)
+    taken = seconds_in_turns(
+        {"alone": Run(lambda: next(batches), lambda _: None)},
+        repeats=_MOST_SAMPLES,
+        budget=budget,
+        fewest=_LEAST_BATCHES,
+    )
+    return statistics.fmean(taken["alone"])
 
 
 def take_turns_with_fixed_batch(
@@ -259,41 +260,55 @@ def take_turns_with_fixed_batch(
       batch: the one.
       seconds: about how long to go on; there are always some turns.
     """
-    fed, fixed, waited = [], [], []
+    waited: list[float] = []
     with contextlib.closing(EndWatcher()) as watcher:
         wait = InputWait(watcher)
-        budget = Budget(seconds)
-        _take_steps(trainer, itertools.repeat(batch), wait, 1)
-        while len(fed) < _LEAST_TURNS or not budget.is_spent:
-            drain(trainer.batches)
-            _take_steps(trainer, trainer.batches, wait, 1)
+
+        def begin(batches: Iterator[UnifiedBatch]) -> None:
+            jax.block_until_ready(_start_steps(trainer, batches, wait, 1))
             wait.take_seconds()
-            fed.append(_take_steps(trainer, trainer.batches, wait, _STEPS_PER_TURN))
+
+        def begin_fed() -> None:
+            drain(trainer.batches)
+            begin(trainer.batches)
+
+        def end_fed(metrics: Metrics) -> None:
+            jax.block_until_ready(metrics)
             waited.append(wait.take_seconds())
-            _take_steps(trainer, itertools.repeat(batch), wait, 1)
-            fixed.append(
-                _take_steps(trainer, itertools.repeat(batch), wait, _STEPS_PER_TURN)
-            )
+
+        def turn(batches: Iterator[UnifiedBatch]) -> Callable[[], Metrics]:
+            return lambda: _start_steps(trainer, batches, wait, _STEPS_PER_TURN)
+
+        same = itertools.repeat(batch)
+        taken = seconds_in_turns(
+            {
+                "fixed": Run(turn(same), jax.block_until_ready, lambda: begin(same)),
+                "fed": Run(turn(trainer.batches), end_fed, begin_fed),
+            },
+            repeats=_MOST_SAMPLES,
+            budget=Budget(seconds),
+            fewest=_LEAST_TURNS,
+        )
+    fed, fixed = taken["fed"], taken["fixed"]
     return FedSteps(
         steps=len(fed) * _STEPS_PER_TURN,
         step_seconds=statistics.fmean(fed) / _STEPS_PER_TURN,
-        wait_seconds=statistics.fmean(waited) / _STEPS_PER_TURN,
+        # Turns that warm up come first, and do not count.
+        wait_seconds=statistics.fmean(waited[-len(fed) :]) / _STEPS_PER_TURN,
         fixed_batch_step_seconds=statistics.fmean(fixed) / _STEPS_PER_TURN,
     )
 
 
-def _take_steps(
+def _start_steps(
     trainer: Trainer, batches: Iterator[UnifiedBatch], wait: InputWait, count: int
-) -> float:
-    """Takes steps to their end; returns the seconds of all together."""
-    start = time.perf_counter()
-    metrics = {}
+) -> Metrics:
+    """Takes steps as the loop does; returns what is ready when the last is done."""
+    metrics: Metrics = {}
     for _ in range(count):
         batch = wait.next_batch(batches)
         trainer.state, metrics = trainer.step(trainer.state, batch)
         wait.step_started(metrics)
-    jax.block_until_ready(metrics)
-    return time.perf_counter() - start
+    return metrics
 
 
 def drain(batches: Iterator[UnifiedBatch]) -> None:

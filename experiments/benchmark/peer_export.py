@@ -5,18 +5,18 @@ with the projections side by side that PyTorch computes in one product.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from experiments.benchmark.prepared_step import PreparedStep
-from experiments.benchmark.workload import Workload
+from experiments.command_line import num_cores
 from unimod_jax import mod
 from unimod_jax.layout import TokenGroup
 from unimod_jax.models import ModelSpec
+from unimod_jax.training import Assembly
+from unimod_jax.training.prepared_step import PreparedStep
 
 type Arrays = dict[str, np.ndarray]
 
@@ -145,17 +145,19 @@ def write_peer(folder: Path, prepared: PreparedStep, device: str) -> None:
       prepared: a step of `peer_models.peer_experiment` that has not been taken.
       device: "cpu" or "cuda".
     """
-    workload = prepared.workload
+    assembly = prepared.assembly
     setup = {
         "device": device,
-        "threads": num_threads(),
-        "config": peer_config(workload),
-        "recipe": {name: getattr(workload.training, name) for name in _RECIPE},
+        "threads": num_cores(),
+        "config": peer_config(assembly),
+        "recipe": {
+            name: getattr(assembly.experiment.training, name) for name in _RECIPE
+        },
     }
     (folder / "setup.json").write_text(json.dumps(setup), encoding="utf-8")
     (group,) = prepared.batch.values()
     for name, arrays in (
-        ("parameters", torch_parameters(prepared.state.params, workload.spec)),
+        ("parameters", torch_parameters(prepared.state.params, assembly.spec)),
         ("batch", torch_batch(group)),
     ):
         (folder / name).mkdir()
@@ -163,17 +165,10 @@ def write_peer(folder: Path, prepared: PreparedStep, device: str) -> None:
             np.save(folder / name / f"{array_name}.npy", array)
 
 
-def num_threads() -> int:
-    """Cores that this process may use, as XLA counts them for its threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def peer_config(workload: Workload) -> dict[str, Any]:
+def peer_config(assembly: Assembly) -> dict[str, Any]:
     """The fields of `torch_peer.model.PeerConfig`."""
-    model, spec = workload.spec.config, workload.spec
-    (layout,) = workload.layouts.values()
+    model, spec = assembly.spec.config, assembly.spec
+    (layout,) = assembly.layouts.values()
     tower_of_stream = spec.final_untying.towers_of("query", spec.streams)
     tower_of = {m: tower_of_stream[s.name] for s in spec.streams for m in s.modalities}
     routes = {

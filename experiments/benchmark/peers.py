@@ -27,10 +27,10 @@ import numpy as np
 from experiments.benchmark.peer_export import write_peer
 from experiments.benchmark.peer_models import SIZES, SYSTEMS, peer_experiment
 from experiments.benchmark.peer_process import PeerError, PeerProcess, PeerRefusal
-from experiments.benchmark.prepared_step import PreparedStep, prepare_step
+from experiments.benchmark.race import prepare_on_random_rows
 from experiments.benchmark.suite import Record, Setting, SuiteResult
-from experiments.benchmark.workload import Workload
-from pallas_kernels.benchmark.timing import Budget, Run, take_turns
+from pallas_kernels.benchmark.timing import Budget, Run, seconds_in_turns
+from unimod_jax.training.prepared_step import PreparedStep
 
 AGREEMENT = {"float32": 1e-4, "bfloat16": 2e-2}
 """Largest relative difference of losses and gradient norms that is the same model."""
@@ -136,7 +136,7 @@ def _has_torch(python: Path) -> bool:
 def _compare(system: str, python: Path, setting: Setting) -> Record:
     """Agreement, then seconds, of one system."""
     sizes = SIZES["quick" if setting.quick else setting.platform]
-    prepared = prepare_step(Workload.of(peer_experiment(system, sizes)))
+    prepared = prepare_on_random_rows(peer_experiment(system, sizes))
     command = [str(python), "-m", "experiments.benchmark.torch_peer.serve"]
     memory = _KEEPING_MEMORY if setting.platform == "cpu" else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -180,16 +180,24 @@ def measure(
         raise PeerError(f"PyTorch takes no step of {system} here: {failures}.")
     way = min(seconds_of, key=seconds_of.__getitem__)
     first = tried[next(iter(seconds_of))]
-    samples = _in_turns(prepared, peer, way, setting)
-    step_seconds, peer_seconds = map(statistics.median, samples)
+    samples = seconds_in_turns(
+        {
+            "ours": Run(prepared.start, jax.block_until_ready),
+            "theirs": Run(lambda: peer.ask({"take": way}), lambda _: None),
+        },
+        repeats=_MOST_ROUNDS,
+        budget=Budget(setting.seconds / len(SYSTEMS)),
+        fewest=_FEWEST_ROUNDS,
+    )
+    step_seconds, peer_seconds = map(statistics.median, samples.values())
     return {
         "step_seconds": step_seconds,
         "peer_step_seconds": peer_seconds,
         "step_ratio": step_seconds / peer_seconds,
-        "rounds": len(samples[0]),
-        "useful_flops": prepared.workload.flops,
-        "our_temporary_bytes": prepared.temporary_bytes,
-        "our_compile_seconds": prepared.trace_seconds + prepared.compile_seconds,
+        "rounds": len(samples["ours"]),
+        "useful_flops": prepared.assembly.flops_per_step,
+        "our_temporary_bytes": prepared.compiled.temporary_bytes,
+        "our_compile_seconds": prepared.compiled.seconds,
         "largest_difference": max(tried[w].difference for w in seconds_of),
         **{f"our_first_{name}": x for name, x in first.ours[0]._asdict().items()},
         **{f"peer_first_{name}": x for name, x in first.theirs[0]._asdict().items()},
@@ -197,7 +205,7 @@ def measure(
         **{f"peer_{w}_seconds": seconds for w, seconds in seconds_of.items()},
         **{f"peer_{w}_failure": x.failure for w, x in tried.items() if x.failure},
         **{f"peer_{name}": x for name, x in peer.ready.items() if name != "ways"},
-        **dataclasses.asdict(prepared.workload.spec.config),
+        **dataclasses.asdict(prepared.assembly.spec.config),
     }
 
 
@@ -216,30 +224,6 @@ def _try_way(
             ours.append(StepSeen(*(float(metrics[n]) for n in StepSeen._fields)))
     except PeerRefusal as refusal:
         return _Tried(ours, theirs, math.inf, math.nan, str(refusal))
-    tolerance = AGREEMENT[prepared.workload.spec.config.compute_dtype]
+    tolerance = AGREEMENT[prepared.assembly.spec.config.compute_dtype]
     difference = check_agreement(f"{system} ({way})", ours, theirs, tolerance)
     return _Tried(ours, theirs, min(seconds[1:]), difference, "")
-
-
-def _in_turns(
-    prepared: PreparedStep,
-    peer: PeerProcess,
-    way: str,
-    setting: Setting,
-) -> tuple[list[float], list[float]]:
-    """Seconds of our steps and of theirs."""
-    runs = {
-        "ours": Run(prepared.start, jax.block_until_ready),
-        "theirs": Run(lambda: peer.ask({"take": way}), lambda _: None),
-    }
-    samples = take_turns(
-        runs,
-        repeats=_MOST_ROUNDS,
-        sample_seconds=0.0,
-        budget=Budget(setting.seconds / len(SYSTEMS)),
-        fewest=_FEWEST_ROUNDS,
-    )
-    for name in runs:
-        if (failure := samples[name].failure) is not None:
-            raise failure
-    return samples["ours"].seconds, samples["theirs"].seconds

@@ -3,8 +3,6 @@
 Every shape is static, so what the tokens say does not change how long a step takes.
 """
 
-from collections.abc import Mapping
-
 import jax
 import numpy as np
 
@@ -23,34 +21,27 @@ from unimod_jax.layout import (
     with_segments,
 )
 from unimod_jax.layout.typical_documents import typical_documents
+from unimod_jax.training import Assembly
 
 
-def random_batch(
-    layouts: Mapping[str, RowLayout],
-    rows: Mapping[str, int],
-    vocabulary_size: int,
-    patch_size: int = 0,
-    seed: int = 0,
-) -> UnifiedBatch:
-    """A batch of full rows of random ids and patches.
+def random_batch(assembly: Assembly, seed: int = 0) -> UnifiedBatch:
+    """A batch of full rows of random ids, none of them special, and random patches.
 
     Args:
-      layouts: task -> layout.
-      rows: task -> rows.
-      vocabulary_size: V; ids are drawn from those that are not special.
-      patch_size: P, values of a continuous patch.
+      assembly: of the experiment whose rows they are.
       seed: of everything.
     """
+    spec = assembly.spec
     rng = np.random.default_rng(seed)
     return {
         task: jax.tree.map(
             lambda *leaves: np.stack(leaves),
             *(
-                _random_row(layout, vocabulary_size, patch_size, rng)
-                for _ in range(rows[task])
+                _random_row(layout, spec.vocabulary_size, spec.patch_size, rng)
+                for _ in range(assembly.rows[task])
             ),
         )
-        for task, layout in layouts.items()
+        for task, layout in assembly.layouts.items()
     }
 
 

@@ -8,7 +8,7 @@ routing itself costs.
 
 import dataclasses
 
-from experiments.benchmark.prepared_step import race_experiments
+from experiments.benchmark.race import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
 from unimod_jax.evaluation import realised_saving

@@ -7,7 +7,7 @@ tokens stand together, so K towers are K matrix products on fewer tokens each.
 
 import dataclasses
 
-from experiments.benchmark.prepared_step import race_experiments
+from experiments.benchmark.race import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
 from unimod_jax.layout import IMAGE, SPEECH, Piece, SpecialTokens, Task

@@ -7,7 +7,7 @@ step is credited only with the tokens it keeps, so its useful utilisation says w
 skipping tokens leaves the chip idle. Peaks are the makers' dense bfloat16 figures.
 """
 
-from experiments.benchmark.prepared_step import race_experiments
+from experiments.benchmark.race import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
 from pallas_kernels.device import current_device

@@ -10,57 +10,8 @@ import math
 from collections.abc import Mapping
 
 from experiments.published import published, with_grey_images
-from unimod_jax.layout import RowLayout, Task
-from unimod_jax.models import ModelSpec
-from unimod_jax.models.accounting import training_flops
-from unimod_jax.objectives import Objective
-from unimod_jax.training import Assembly, Experiment, TrainingConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class Workload:
-    """Everything that fixes a training step.
-
-    Attributes:
-      spec: the model.
-      objective: what it is trained on.
-      layouts: task -> layout.
-      rows: task -> rows per step.
-      task_weights: task -> weight of its loss.
-      training: the optimiser's recipe.
-    """
-
-    spec: ModelSpec
-    objective: Objective
-    layouts: Mapping[str, RowLayout]
-    rows: Mapping[str, int]
-    task_weights: Mapping[str, float]
-    training: TrainingConfig
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> "Workload":
-        """The step that an experiment trains with."""
-        assembly = Assembly(experiment)
-        return cls(
-            assembly.spec,
-            experiment.objective,
-            assembly.layouts,
-            assembly.rows,
-            assembly.task_weights,
-            experiment.training,
-        )
-
-    @property
-    def flops(self) -> int:
-        """Useful FLOPs of a step, as `models.accounting` counts them."""
-        return training_flops(self.spec, self.layouts, self.rows)
-
-    @property
-    def num_tokens(self) -> int:
-        """Slots of a step's rows."""
-        return sum(
-            self.rows[task] * layout.row_length for task, layout in self.layouts.items()
-        )
+from unimod_jax.layout import Task
+from unimod_jax.training import Experiment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,6 +23,7 @@ from experiments.command_line import (
     override,
     parse_with_overrides,
 )
+from experiments.options import options_by_name
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training import Experiment
 
@@ -80,16 +81,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def _is_free(experiment: Experiment, options: Sequence[str]) -> tuple[bool, bool]:
     """Whether mesh and parts are the command's to choose: where nobody named them."""
-    named = [option.partition("=")[0] for option in options]
-    mesh = experiment.mesh == MeshConfig() and not any(
-        name.startswith("--mesh.") for name in named
+    named = options_by_name(options)
+    mesh = not any(name.startswith("mesh.") for name in named)
+    parts = "training.accumulation_steps" not in named
+    return (
+        mesh and experiment.mesh == MeshConfig(),
+        parts and experiment.training.accumulation_steps == 1,
     )
-    parts = (
-        experiment.training.accumulation_steps == 1
-        and "--training.accumulation_steps" not in named
-        and "--training.accumulation-steps" not in named
-    )
-    return mesh, parts
 
 
 def _stay_off_accelerators() -> None:

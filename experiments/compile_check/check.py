@@ -9,7 +9,7 @@ they keep): what is computed again, norms, and the optimizer count as nothing.
 import dataclasses
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,18 +17,19 @@ import jax.numpy as jnp
 from experiments.compile_check.plan import Freedom, Plan, plan
 from experiments.compile_check.remedies import find_remedy
 from experiments.compile_check.report import Report
-from unimod_jax.models.accounting import TRAINING_OVER_FORWARD, training_flops
+from unimod_jax.models.accounting import TRAINING_OVER_FORWARD
 from unimod_jax.parallel.collectives import collective_bytes
 from unimod_jax.parallel.roofline import ChipWork, Roofline
 from unimod_jax.parallel.topology import Topology
 from unimod_jax.training import Experiment
-from unimod_jax.training.sharded_step import lower_step
+from unimod_jax.training.prepared_step import compile_step
+from unimod_jax.training.sharded_step import placed_batch, placed_state
 
 _MOST_ATTEMPTS = 3
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-class CompiledStep(NamedTuple):
+class _Compiled(NamedTuple):
     """What the compiler said.
 
     Attributes:
@@ -103,7 +104,7 @@ def measure(name: str, chosen: Plan) -> Report:
         "total": compiled.needed_bytes,
     }
     assembly = chosen.assembly
-    flops = training_flops(assembly.spec, assembly.layouts, assembly.rows)
+    flops = assembly.flops_per_step
     sent, roofline = None, None
     if compiled.program:
         of_device = collective_bytes(compiled.program, len(topology.devices))
@@ -130,24 +131,25 @@ def measure(name: str, chosen: Plan) -> Report:
     )
 
 
-def _compile(chosen: Plan) -> CompiledStep:
+def _compile(chosen: Plan) -> _Compiled:
     start = time.perf_counter()
-    lowered = lower_step(chosen.assembly, chosen.mesh, chosen.state)
+    rules = chosen.experiment.sharding
     try:
-        options = chosen.topology.compiler_options(quick=chosen.quick)
-        compiled = lowered.compile(compiler_options=options)
+        step = compile_step(
+            chosen.assembly,
+            chosen.mesh,
+            placed_state(chosen.state, chosen.mesh, rules),
+            placed_batch(chosen.assembly, chosen.mesh),
+            chosen.topology.compiler_options(quick=chosen.quick),
+        )
     except jax.errors.JaxRuntimeError as error:
         arguments = sum(chosen.bytes_of_arguments().values())
         needed = refused_bytes(str(error), arguments)
         if needed is None:
             raise
-        return CompiledStep(needed, needed, "", time.perf_counter() - start)
-    memory: Any = compiled.memory_analysis()
-    temporary = memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    needed = memory.argument_size_in_bytes + outputs + temporary
-    seconds = time.perf_counter() - start
-    return CompiledStep(needed, temporary, compiled.as_text() or "", seconds)
+        return _Compiled(needed, needed, "", time.perf_counter() - start)
+    text = step.program.as_text() or ""
+    return _Compiled(step.needed_bytes, step.temporary_bytes, text, step.seconds)
 
 
 def refused_bytes(message: str, argument_bytes: int) -> int | None:
@@ -169,7 +171,7 @@ def refused_bytes(message: str, argument_bytes: int) -> int | None:
 
 def _work(
     chosen: Plan,
-    compiled: CompiledStep,
+    compiled: _Compiled,
     arguments: dict[str, int],
     flops: float,
     sent: float,

@@ -11,70 +11,62 @@ experiment, axis or option needs another --out.
 
 import argparse
 import contextlib
-import functools
 import json
-import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from experiments.command_line import (
     asks_for_help,
     default_directory,
     experiment_parser,
     given_experiment,
+    num_cores,
     one_sentence_errors,
     override,
     parse_with_overrides,
 )
-from experiments.sweep import compiled_points, trained_points
-from experiments.sweep.directory import SweepDirectory
-from experiments.sweep.plan import (
-    TOPOLOGY,
-    check_axes,
-    options_by_name,
-    parse_axis,
-    plan_points,
-    refusal,
+from experiments.options import options_by_name
+from experiments.sweep.measurement import (
+    LOG,
+    RESULT,
+    Outcome,
+    read_check,
+    read_run,
+    summary,
 )
-from experiments.sweep.processes import Limits, StopSignals
-from experiments.sweep.sweep import Sweep
+from experiments.sweep.points import TOPOLOGY, Point, parse_axes, plan_points, refusal
+from experiments.sweep.processes import Limits, Task, run_tasks, stop_signals
+from experiments.sweep.results import SweepDirectory
 from unimod_jax.training import RunError
 from unimod_jax.training.run_directory import experiment_to_json
 
-TIMEOUT_SECONDS = 3600.0
-"""Of a point: none should take so long, and a process that hangs has to end."""
+STEPS = 20
+"""Of a short run, unless the command says otherwise."""
 
 STOPPED = 75
-"""Exit status of a sweep that was stopped: the same command goes on. It is that of a
-training run."""
+"""Exit status of a sweep that was stopped, as of a training run: run it again."""
 
 _VALUES = """
-values: a comma parts two values, a space the words of one, as tuples need them:
-  --vary "mod.routed_layers=1 3,0 2" --vary mesh.fsdp=16,32
-has the points --mod.routed_layers 1 3 and 0 2 on its first axis; quotes inside keep a
-comma or a space in a word, and () is the empty tuple.
+values: --vary "mod.routed_layers=1 3,0 2" has the points --mod.routed_layers 1 3 and
+0 2; quotes inside keep a comma or a space in a word, and () is the empty tuple.
 
 exit status: 0 all points have a result (not to fit is one), 1 some failed, 2 the
 command is wrong, 75 stopped.
+
 """
 
 
 def main(
     arguments: Sequence[str] | None = None,
     *,
-    compile_check: Sequence[str] = compiled_points.PROGRAM,
-    train: Sequence[str] = trained_points.PROGRAM,
+    compile_check: Sequence[str] = (sys.executable, "-m", "experiments.compile_check"),
+    train: Sequence[str] = (sys.executable, "-m", "experiments.train"),
 ) -> None:
-    """Runs the command; the last line printed is the path of the report.
-
-    Args:
-      arguments: of the command line.
-      compile_check: the program of compile sweeps.
-      train: the program of sweeps of short runs.
-    """
-    parser = _parser()
-    options, rest = parse_with_overrides(parser, arguments)
+    """Runs the command, given what runs at a point; prints the path of the report."""
+    options, rest = parse_with_overrides(_parser(), arguments)
     with one_sentence_errors():
         sweep = _planned(options, rest, compile_check, train)
         status = _run(sweep, options)
@@ -82,37 +74,30 @@ def main(
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = experiment_parser("experiments.sweep", __doc__, _VALUES + "\n")
+    parser = experiment_parser("experiments.sweep", __doc__, _VALUES)
     add = parser.add_argument
-    add(
-        "--vary",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE,...",
-        help="an axis: an option of the experiment and its values; may be repeated",
-    )
+    vary = "an axis: an option of the experiment and its values; may be repeated"
+    add("--vary", action="append", default=[], metavar="NAME=VALUE,...", help=vary)
     add(f"--{TOPOLOGY}", help="check that it compiles and fits, such as v5e:8x8")
-    add(
-        "--out",
-        type=Path,
-        help="the sweep's directory (default: runs/EXPERIMENT-sweep, with -tiny and "
-        "the topology in its name)",
-    )
-    add(
-        "--jobs",
-        type=int,
-        help="points at once (default: half of the cores for compile checks; 1 for "
-        "runs, which share their devices and are timed)",
-    )
-    add(
-        "--timeout",
-        type=float,
-        default=TIMEOUT_SECONDS,
-        metavar="SECONDS",
-        help="stop a point after so long; inf for never (default: %(default)g)",
-    )
+    out = "the sweep's directory (default: runs/EXPERIMENT[-tiny][-TOPOLOGY]-sweep)"
+    add("--out", type=Path, help=out)
+    jobs = "points at once (default: half of the cores for checks; 1 for timed runs)"
+    add("--jobs", type=int, help=jobs)
+    limit = "stop a point after so many seconds; inf for never (default: %(default)g)"
+    add("--timeout", type=float, default=3600.0, metavar="SECONDS", help=limit)
     add("--retry-failed", action="store_true", help="run points again that failed")
     return parser
+
+
+class _Sweep(NamedTuple):
+    """What is swept: what starts a point's process, and why some have none."""
+
+    points: Sequence[Point]
+    refused: Mapping[str, str]
+    command: Callable[[Point, Path], list[str]]
+    compiles: bool
+    identity: dict[str, Any]
+    directory: SweepDirectory
 
 
 def _planned(
@@ -120,81 +105,104 @@ def _planned(
     rest: Sequence[str],
     compile_check: Sequence[str],
     train: Sequence[str],
-) -> Sweep:
+) -> _Sweep:
     """Checks the whole command, then claims the sweep's directory."""
-    axes = [parse_axis(text) for text in options.vary]
-    compiles = options.topology or any(axis.name == TOPOLOGY for axis in axes)
-    fixed = list(rest) if compiles else trained_points.short_run_options(rest, axes)
-    experiment = given_experiment(options)
-    program = f"python -m experiments.sweep {options.experiment}"
+    experiment, name = given_experiment(options), options.experiment
     if asks_for_help(rest):
-        override(experiment, ["--help"], program)
-    topology = ["--topology"] if options.topology else []
-    check_axes(experiment, axes, [*fixed, *topology])
-    _check_limits(options)
+        override(experiment, ["--help"], f"python -m experiments.sweep {name}")
+    for option, limit in (("jobs", options.jobs), ("timeout", options.timeout)):
+        if limit is not None and not limit > 0:
+            raise RunError(f"--{option} is {limit}; give a number above 0.")
+    place = [f"--{TOPOLOGY}", options.topology] if options.topology else []
+    axes = parse_axes(options.vary, experiment, [*rest, *place])
+    compiles = bool(place) or TOPOLOGY in axes
+    if not compiles and "training.steps" not in {*options_by_name(rest), *axes}:
+        rest = ["--training.steps", str(STEPS), *rest]
     points = plan_points(axes)
-    refused = functools.partial(refusal, experiment, fixed=fixed, program=program)
-    if all(refused(point) for point in points):
-        raise RunError(f"no point is a valid experiment: {refused(points[0])}")
-    shared = ["--tiny", *fixed] if options.tiny else fixed
-    name = options.experiment
-    if compiles:
-        given = (name, options.topology, shared, compile_check)
-        measurement = compiled_points.compile_checks(*given)
-    else:
-        measurement = trained_points.short_runs(name, shared, train)
-    directory = SweepDirectory(options.out or _default(options))
+    whys = {point.name: refusal(experiment, point, rest) for point in points}
+    refused = {point: why for point, why in whys.items() if why}
+    if len(refused) == len(points):
+        raise RunError(f"no point is a valid experiment: {refused[points[0].name]}")
+
+    def command(point: Point, folder: Path) -> list[str]:
+        program, out = (compile_check, "--json") if compiles else (train, "--run-dir")
+        given = [*place, *(["--tiny"] if options.tiny else []), *rest]
+        return [
+            *program,
+            name,
+            out,
+            str(folder / RESULT[out]),
+            *given,
+            *point.options(),
+        ]
+
     identity = {
-        "experiment": options.experiment,
-        "measurement": measurement.name,
+        "experiment": name,
+        "measurement": "compile check" if compiles else "short run",
         "topology": options.topology,
         "tiny": options.tiny,
-        "axes": [axis.name for axis in axes],
-        "options": options_by_name(fixed),
+        "axes": list(axes),
+        "options": options_by_name(rest),
         "configuration": json.loads(experiment_to_json(experiment)),
     }
-    directory.claim(identity)
-    return Sweep(points, measurement, directory, identity, refused, _say)
-
-
-def _check_limits(options: argparse.Namespace) -> None:
-    for name, value in (("jobs", options.jobs), ("timeout", options.timeout)):
-        if value is not None and not value > 0:
-            raise RunError(f"--{name} is {value}; give a number above 0.")
-
-
-def _default(options: argparse.Namespace) -> Path:
-    """runs/EXPERIMENT-sweep, with the topology in its name."""
     topology = (options.topology or "").replace(":", "-").replace("/", "-")
-    return default_directory(options, *filter(None, (topology, "sweep")))
+    default = default_directory(options, *filter(None, (topology, "sweep")))
+    directory = SweepDirectory(options.out or default)
+    directory.claim(identity)
+    return _Sweep(points, refused, command, compiles, identity, directory)
 
 
-def _run(sweep: Sweep, options: argparse.Namespace) -> int:
+def _run(sweep: _Sweep, options: argparse.Namespace) -> int:
     """Runs what is missing and reports; returns the exit status."""
-    jobs = options.jobs or (1 if sweep.measurement.goes_on else max(1, _cores() // 2))
-    stops = StopSignals()
-    with sweep.directory.locked() as lock, stops.noted():
-        limits = Limits(jobs, options.timeout, kept_open=lock)
-        sweep.run(limits, stops, options.retry_failed)
-        sweep.report()
-    statuses = [outcome and outcome.status for _, outcome in sweep.rows()]
-    missing, failed = statuses.count(None), statuses.count("failed")
-    known = f"{len(statuses) - missing} of {len(statuses)} points have a result"
+    read, total = sweep.directory.read, len(sweep.points)
+    again = ("missing", "failed") if options.retry_failed else ("missing",)
+    jobs = options.jobs or (max(1, num_cores() // 2) if sweep.compiles else 1)
+    with sweep.directory.locked() as lock, stop_signals() as stops:
+        waiting = [point for point in sweep.points if read(point).status in again]
+        _say(f"{total - len(waiting)} of {total} points have a result")
+        limits = Limits(jobs, options.timeout, kept_open=(lock,))
+        _run_points(sweep, waiting, limits, stops)
+        page = sweep.directory.report(sweep.identity, sweep.points)
+    statuses = [read(point).status for point in sweep.points]
+    missing, failed = statuses.count("missing"), statuses.count("failed")
     if missing:
-        _say(f"{known}; run the same command again for the rest.")
+        _say(f"{missing} of {total} are missing; run the same command again for them.")
     if failed:
         _say(f"points that failed: {failed}; --retry-failed runs them again.")
-    print(sweep.directory.report)
-    if missing and stops():
-        return STOPPED
-    return 1 if missing or failed else 0
+    print(page)
+    return STOPPED if missing and stops() else int(bool(missing or failed))
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _run_points(
+    sweep: _Sweep, points: Sequence[Point], limits: Limits, stops: Callable[[], int]
+) -> None:
+    """Runs points and keeps what came of each; none that fails stops the others."""
+    named, names = {p.name: p for p in points}, [point.name for point in sweep.points]
+
+    def keep(name: str, outcome: Outcome | None) -> None:
+        told = "stopped; the same command runs it again"
+        if outcome is not None:
+            sweep.directory.write(named[name], outcome)
+            told = outcome.error or summary(outcome.figures)
+            told = f"{outcome.status}: {told} ({outcome.seconds:.0f} s)"
+        _say(f"[{names.index(name) + 1}/{len(names)}] {name}: {told}")
+
+    tasks = []
+    for name, point in named.items():
+        if name in sweep.refused:
+            keep(name, Outcome("failed", {}, sweep.refused[name]))
+            continue
+        folder = sweep.directory.folder(point)
+        if sweep.compiles:  # A run goes on where it was stopped, a check does not.
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        tasks.append(Task(name, sweep.command(point, folder), folder / LOG))
+    with contextlib.closing(run_tasks(tasks, limits, stops)) as ends:
+        for task, ended in ends:
+            read = read_check if sweep.compiles else read_run
+            outcome = read(ended, task.log.parent)
+            stopped = outcome and outcome.status == "failed" and ended.interrupted
+            keep(task.name, None if stopped else outcome)
 
 
 def _say(line: str) -> None:

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pallas_kernels.benchmark.timing import Budget, Run, take_turns
+from pallas_kernels.benchmark.timing import Budget, Run, seconds_in_turns
+from pallas_kernels.inverse_gather import inverse_gather
 
 
 class MovesCase(NamedTuple):
@@ -35,21 +36,6 @@ CASES = (
     MovesCase("show_o.kept_60", 4, 1408, 845, 2048),
     MovesCase("show_o.kept_20", 4, 1408, 282, 2048),
     MovesCase("emu3.kept_20", 2, 4300, 860, 4096),
-)
-
-
-@jax.custom_vjp
-def move_rows(x_BTD: jax.Array, index_BC: jax.Array, inverse_BT: jax.Array):
-    """Gather, with zeros where the index is past the end; the gradient gathers too."""
-    del inverse_BT
-    return jnp.take_along_axis(
-        x_BTD, index_BC[..., None], axis=1, mode="fill", fill_value=0
-    )
-
-
-move_rows.defvjp(
-    lambda x, index, inverse: (move_rows(x, index, inverse), (index, inverse)),
-    lambda maps, gradient: (move_rows(gradient, *maps[::-1]), None, None),
 )
 
 
@@ -77,11 +63,9 @@ def moves_report(
             name: Run(lambda step=step: step(), jax.block_until_ready)
             for name, step in _programs(case, dtype).items()
         }
-        samples = take_turns(runs, repeats=repeats, sample_seconds=0.0, budget=budget)
-        for name, sample in samples.items():
-            if sample.failure is not None:
-                raise sample.failure
-            seconds = float(np.median(sample.seconds))
+        taken = seconds_in_turns(runs, repeats=repeats, budget=budget)
+        for name, samples in taken.items():
+            seconds = float(np.median(samples))
             records.append({**case._asdict(), "program": name, "seconds": seconds})
     return records
 
@@ -118,10 +102,10 @@ def _programs(case: MovesCase, dtype: str) -> dict[str, Callable[[], Any]]:
     kept = jnp.zeros((B, T), bool).at[jnp.arange(B)[:, None], index_BC].set(True)
     slot_BT = jnp.where(kept, jnp.cumsum(kept, axis=1, dtype=jnp.int32) - 1, C)
     operations = {
-        "gather_norm": (lambda x: _norm(move_rows(x, index_BC, slot_BT)), x_BTD),
+        "gather_norm": (lambda x: _norm(inverse_gather(x, index_BC, slot_BT)), x_BTD),
         "gather_norm.floor": (lambda x: _norm(x[:, :C]), x_BTD),
         "put_back": (
-            lambda x, d, w: x + move_rows(d * w, slot_BT, index_BC),
+            lambda x, d, w: x + inverse_gather(d * w, slot_BT, index_BC),
             *(x_BTD, delta_BCD, weight_BC1),
         ),
         "put_back.floor": (

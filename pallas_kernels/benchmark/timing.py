@@ -19,11 +19,13 @@ class Run(NamedTuple):
     """A computation that can be started, and waited for.
 
     `start` returns when the work is queued, or done; `wait` takes what the last start
-    returned and returns when it is there, with everything queued before it.
+    returned and returns when it is there, with everything queued before it. `prepare`
+    comes before every sample and does not count.
     """
 
     start: Callable[[], Any]
     wait: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
 
 
 class Samples(NamedTuple):
@@ -109,7 +111,28 @@ def take_turns(
     return samples
 
 
+def seconds_in_turns(
+    runs: Mapping[str, Run], *, repeats: int, budget: Budget, fewest: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of runs that must not fail, of single calls that take turns.
+
+    Args:
+      runs, repeats, budget, fewest: as of `take_turns`.
+
+    Raises:
+      Exception: whatever a run raised.
+    """
+    taken = take_turns(
+        runs, repeats=repeats, sample_seconds=0.0, budget=budget, fewest=fewest
+    )
+    for samples in taken.values():
+        if samples.failure is not None:
+            raise samples.failure
+    return {name: samples.seconds for name, samples in taken.items()}
+
+
 def _seconds_per_call(run: Run, calls: int, clock: Clock) -> float:
+    run.prepare()
     begin = clock()
     result = None
     for _ in range(calls):

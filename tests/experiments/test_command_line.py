@@ -14,6 +14,9 @@ from experiments.command_line import (
     override,
 )
 from unimod_jax.data import Vocabulary
+
+from experiments.compile_check import __main__ as compile_check
+from experiments.sweep import __main__ as sweep
 from unimod_jax.training import Assembly, Experiment, PeerLost, Preempted, RunError
 
 OWN_FILE = '''
@@ -117,11 +120,73 @@ def test_help_lists_the_options_of_each_task(capsys):
     ids=lambda options: options[0] + options[1],
 )
 def test_wrong_options_are_refused(options: list[str], capsys):
+
+FORM = "; give a value of the form "
+WRONG_OPTIONS = {
+    "--training.stepz 7": (
+        "there is no option --training.stepz; did you mean --training.steps?"
+    ),
+    "--nonsense": "there is no option --nonsense; see --help.",
+    "--mesh 3": (
+        "--mesh is a group of options; name one of them, such as --mesh.data."
+    ),
+    "--training.steps many": f"--training.steps is 'many'{FORM}INT.",
+    "--mod.keep_ratio=x": f"--mod.keep-ratio is 'x'{FORM}FLOAT.",
+    "--mod.routed-layers x y": (
+        f"--mod.routed-layers is 'x y'{FORM}{{[INT [INT ...]]}}|STR."
+    ),
+    "--training.steps": f"--training.steps has no value{FORM}INT.",
+    "--training.schedule up": (
+        "--training.schedule is 'up'; give one of cosine, exponential, constant."
+    ),
+    "--training.steps 1 2": (
+        "'2' is no value of --training.steps; take it away, or see --help."
+    ),
+    "--data.resize maybe": (
+        "'maybe' is no value of --data.resize; take it away, or see --help."
+    ),
+    "stray": "'stray' follows no option; take it away, or see --help.",
+    "--training.steps 0": "training.steps is 0; give a whole number of at least 1.",
+    "--data.patch-size 3": (
+        "data.patch_size 3 does not divide data.image_size 8; choose one that does."
+    ),
+}
+
+
+@pytest.mark.parametrize("options", WRONG_OPTIONS)
+def test_a_wrong_option_is_named_with_its_value_and_what_to_do(options: str):
+    demo = load_experiment("toy/demo")
+    with pytest.raises(RunError) as refused:
+        override(demo, options.split(), "train")
+    assert str(refused.value) == WRONG_OPTIONS[options]
+
+
+COMMANDS = {
+    "train": (train.main, []),
+    "compile_check": (compile_check.main, ["--topology", "cpu:1"]),
+    "sweep": (sweep.main, ["--vary", "data.seed=1", "--out", "nowhere"]),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("options", ["--training.stepz 7", "--training.steps many"])
+def test_every_command_says_it_in_one_line(command: str, options: str, capsys):
+    main, own = COMMANDS[command]
     with pytest.raises(SystemExit) as stopped:
-        train.main(["toy/demo", *options])
+        main(["toy/demo", *own, *options.split()])
     assert stopped.value.code == 2
-    printed = capsys.readouterr()
-    assert options[0].split(".")[-1].split("-")[0] in printed.out + printed.err
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert printed.endswith(f"{WRONG_OPTIONS[options]}\n")
+    assert printed.count("\n") == 1
+
+
+def test_a_wrong_option_of_the_command_itself_is_one_line_too(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        sweep.main(["toy/demo", "--jobs", "many"])
+    assert stopped.value.code == 2
+    wanted = "error: argument --jobs: invalid int value: 'many'; see --help.\n"
+    assert capsys.readouterr().err == wanted
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from tests.models.tiny_model import (
     random_group,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.generation import BoundModel
 from unimod_jax.models import (
     MixtureOfTransformers,

@@ -11,6 +11,7 @@ import pytest
 from tests.generation.recorded_model import record
 from tests.models.known_output import output_with
 from tests.models.tiny_model import PATCH_SIZE, SIZES, random_group
+from tests.task_rows import layouts
 from unimod_jax.generation import GuidedRows, denoise_patches
 from unimod_jax.layout import IMAGE, TEXT, Stream
 from unimod_jax.models.embedding import read_patches
@@ -27,6 +28,10 @@ NUM_ROWS = 2
 def rows_of(streams, seed=0):
     layout = layouts(ImageDiffusion(), SIZES, streams)["text_to_image"]
     return random_group(layout, NUM_ROWS, seed)
+
+
+def denoise(forward, guided, num_steps, segment="image"):
+    return denoise_patches(forward, guided, segment, num_steps, jax.random.key(0))
 
 
 def answer(group, noise_BNP):
@@ -61,7 +66,7 @@ def clean_BNP():
 @pytest.mark.parametrize("num_steps", [1, 10])
 def test_an_oracle_denoiser_recovers_the_clean_image(streams, num_steps, clean_BNP):
     guided = GuidedRows(rows_of(streams))
-    drawn = denoise_patches(oracle_of(clean_BNP), guided, num_steps, jax.random.key(0))
+    drawn = denoise(oracle_of(clean_BNP), guided, num_steps)
     np.testing.assert_allclose(drawn, clean_BNP, atol=2e-3)
 
 
@@ -75,7 +80,7 @@ def test_time_falls_from_one_in_equal_steps_and_patches_start_as_noise(clean_BNP
         return oracle(group)
 
     rows = rows_of(STREAM_CHOICES["two streams"])
-    denoise_patches(watched, GuidedRows(rows), 4, jax.random.key(0))
+    denoise(watched, GuidedRows(rows), 4)
     jax.effects_barrier()
     np.testing.assert_allclose(
         np.stack(times),
@@ -103,7 +108,7 @@ def test_patches_on_the_way_are_noised_as_in_training():
     layout = layouts(ImageDiffusion(), sizes, STREAM_CHOICES["two streams"])
     group = random_group(layout["text_to_image"], NUM_ROWS)
     rows = dataclasses.replace(group, patch_BNP=jnp.zeros_like(clean_BNP))
-    denoise_patches(watched, GuidedRows(rows), 6, jax.random.key(0))
+    denoise(watched, GuidedRows(rows), 6)
     jax.effects_barrier()
     assert len(steps) == 6
     shares = [float(signal_share(time_BN[0, 0])) for _, time_BN in steps]
@@ -128,7 +133,7 @@ def test_an_unsure_denoiser_ends_within_the_range_of_patches():
         return answer(group, jnp.zeros_like(group.patch_BNP))
 
     guided = GuidedRows(rows_of(STREAM_CHOICES["two streams"]))
-    drawn = denoise_patches(forward, guided, 8, jax.random.key(0))
+    drawn = denoise(forward, guided, 8)
     assert np.isfinite(drawn).all()
     assert np.abs(drawn).max() <= 1.0 + 1e-5
 
@@ -139,7 +144,7 @@ def test_guidance_extrapolates_the_noise(clean_BNP):
     both_BNP = jnp.concatenate([clean_BNP, other_BNP])
     streams = STREAM_CHOICES["two streams"]
     guided = GuidedRows.pair(rows_of(streams), rows_of(streams, seed=1), 0.75)
-    drawn = denoise_patches(oracle_of(both_BNP), guided, 10, jax.random.key(0))
+    drawn = denoise(oracle_of(both_BNP), guided, 10)
     assert drawn.shape == clean_BNP.shape
     expected = other_BNP + 0.75 * (clean_BNP - other_BNP)
     np.testing.assert_allclose(drawn, expected, atol=2e-3)

@@ -22,6 +22,7 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.generation import (
     NO_TOKEN,
     BoundModel,

@@ -16,11 +16,12 @@ from tests.models.tiny_model import (
     VOCABULARY_SIZE,
     random_group,
 )
+from tests.task_rows import layouts
 from unimod_jax.generation import (
     GuidedRows,
     SamplingConfig,
     TokenSampler,
-    caption_images,
+    decode_segment,
     draw_images,
 )
 from unimod_jax.generation.generate import ImageCodes
@@ -55,7 +56,7 @@ def draw(objective, guided=None, num_steps=3):
         guided = GuidedRows(random_group(layout, 4))
     sampling = SamplingConfig(num_steps=num_steps)
     return draw_images(
-        objective, FlatModel(), guided, sampling, CODES, jax.random.key(0)
+        objective, FlatModel(), guided, "image", sampling, CODES, jax.random.key(0)
     )
 
 
@@ -95,7 +96,8 @@ def test_captions_are_greedy_unless_they_are_to_be_sampled():
 
     def captions(seed, **sampling):
         key, config = jax.random.key(seed), SamplingConfig(**sampling)
-        return np.asarray(caption_images(FlatModel(), rows, config, is_word, key))
+        caption = ("caption", is_word, config.words, key)
+        return np.asarray(decode_segment(FlatModel(), rows, *caption))
 
     np.testing.assert_array_equal(captions(0), TEXT_IDS[0])
     first, again, other = (captions(n, text_temperature=1.0) for n in (0, 0, 1))

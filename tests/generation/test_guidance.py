@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.models.tiny_model import SIZES, random_group
+from tests.task_rows import layouts
 from unimod_jax.generation import GuidedRows, without_text
 from unimod_jax.layout import (
     IMAGE,

@@ -12,14 +12,15 @@ import pytest
 from tests.generation.recorded_model import FixedLogits
 from tests.generation.token_by_token import bound_model
 from tests.models.tiny_model import CODE_IDS, VOCABULARY_SIZE, random_group, tiny_spec
+from tests.task_rows import layouts
 from unimod_jax.generation import GuidedRows, RevealSchedule, reveal_codes
-from unimod_jax.layout import IMAGE, TEXT, SpecialTokens, Stream
+from unimod_jax.layout import IMAGE, TEXT, PartSizes, SpecialTokens, Stream
 from unimod_jax.objectives import MaskedImage
 
 SPECIAL = SpecialTokens()
 
 NUM_TOKENS, NUM_STEPS, NUM_ROWS = 12, 5, 3
-SIZES = PartSizes(text_tokens=3, image_tokens=NUM_TOKENS, image_patches=4)
+SIZES = PartSizes(text_tokens=3, image_codes=NUM_TOKENS, image_patches=4)
 STREAM_CHOICES = {
     "one stream": (Stream.of(TEXT, IMAGE),),
     "two streams": (Stream.of(TEXT), Stream.of(IMAGE)),
@@ -47,6 +48,7 @@ def reveal(forward, guided, temperature=1.0, num_steps=NUM_STEPS):
     codes = reveal_codes(
         forward,
         guided,
+        "image",
         CODE_IDS.start,
         len(CODE_IDS),
         RevealSchedule(num_steps, temperature),
@@ -163,7 +165,7 @@ def test_only_image_slots_meet_the_head_and_only_for_codes():
 
     def run(bound):
         schedule, key = RevealSchedule(NUM_STEPS), jax.random.key(0)
-        codes = CODE_IDS.start, len(CODE_IDS)
+        codes = "image", CODE_IDS.start, len(CODE_IDS)
         return reveal_codes(bound, GuidedRows(group), *codes, schedule, key)
 
     program = str(jax.make_jaxpr(run)(bound))
@@ -219,6 +221,7 @@ def test_compounding_steps_end_with_every_code_revealed():
     codes = reveal_codes(
         forward,
         GuidedRows(group),
+        "image",
         CODE_IDS.start,
         len(CODE_IDS),
         schedule,

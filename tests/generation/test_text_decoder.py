@@ -19,11 +19,11 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.generation import (
     GuidedRows,
     SamplingConfig,
     TokenSampler,
-    caption_images,
     decode_segment,
 )
 from unimod_jax.generation.text_decoder import without_line_ends
@@ -109,8 +109,8 @@ def quick(run):
 
 
 def captions(model, guided, allowed_V, **config):
-    sampling, key = SamplingConfig(**config), jax.random.key(0)
-    return quick(lambda: caption_images(model, guided, sampling, allowed_V, key))
+    how = (allowed_V, SamplingConfig(**config).words, jax.random.key(0))
+    return quick(lambda: decode_segment(model, guided, "caption", *how))
 
 
 def decoded_image(model, guided):

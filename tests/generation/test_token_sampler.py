@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.tiny_model import PATCH_SIZE, SIZES, stack
+from tests.task_rows import layouts
 from unimod_jax.generation import TokenSampler
 from unimod_jax.generation.token_sampler import with_seen
 from unimod_jax.layout import IMAGE, TEXT, Document, Stream, lay_out

@@ -28,7 +28,7 @@ from pallas_kernels.benchmark.contenders import (
     ours,
 )
 from pallas_kernels.benchmark.flex_attention import flex_attention
-from pallas_kernels.benchmark.timing import Budget, Run, take_turns
+from pallas_kernels.benchmark.timing import Budget, Run, seconds_in_turns, take_turns
 from pallas_kernels.benchmark.visibility_cases import (
     Heads,
     VisibilityCase,
@@ -133,6 +133,31 @@ def test_a_run_that_raises_leaves_the_others_alone():
     )
     assert isinstance(samples["a"].failure, MemoryError)
     assert len(samples["b"].seconds) == 3
+
+
+def test_what_prepares_a_sample_comes_before_it_and_does_not_count():
+    time = FakeTime()
+    run = time.run("a", 1.0)
+
+    def prepare():
+        time.started.append("prepare")
+        time.now += 50.0
+
+    samples = time.take_turns({"a": run._replace(prepare=prepare)}, repeats=2)
+    assert time.started == ["prepare", "a"] * 4  # two of them warm up
+    assert samples["a"].seconds == [1.0, 1.0]
+
+
+def test_a_run_that_must_not_fail_ends_it_all():
+    def start():
+        raise MemoryError("full")
+
+    runs = {"a": Run(lambda: None, lambda _: None), "b": Run(start, lambda _: None)}
+    with pytest.raises(MemoryError, match="full"):
+        seconds_in_turns(runs, repeats=2, budget=Budget(1e9))
+    del runs["b"]
+    taken = seconds_in_turns(runs, repeats=9, budget=Budget(0.0), fewest=3)
+    assert list(taken) == ["a"] and len(taken["a"]) == 3
 
 
 def test_exact_results_are_the_oracle_of_the_tests():

@@ -1,30 +1,11 @@
-"""The measured gathers are those of a routed layer, and every figure has its floor."""
-
-import jax
-import jax.numpy as jnp
-import numpy as np
+"""Every figure of what moving tokens costs has its floor."""
 
 from pallas_kernels.benchmark.moves import (
     MovesCase,
-    move_rows,
     moves_figures,
     moves_report,
 )
 from pallas_kernels.benchmark.timing import Budget
-from unimod_jax.mod import routed_layer
-
-
-def test_the_measured_gather_is_the_one_of_a_routed_layer():
-    x = jnp.arange(24.0).reshape(2, 4, 3)
-    index = jnp.array([[2, 0], [3, 4]], jnp.int32)
-    inverse = jnp.array([[1, 2, 0, 2], [2, 2, 2, 0]], jnp.int32)
-    cotangent = jnp.arange(12.0).reshape(2, 2, 3) + 1
-    measured, layer = (
-        jax.vjp(lambda x, move=move: move(x, index, inverse), x)
-        for move in (move_rows, routed_layer.move_rows)
-    )
-    np.testing.assert_array_equal(measured[0], layer[0])
-    np.testing.assert_array_equal(measured[1](cotangent)[0], layer[1](cotangent)[0])
 
 
 def test_each_operation_is_measured_beside_its_floor_and_a_network():

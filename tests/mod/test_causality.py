@@ -23,6 +23,7 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.layout import IMAGE, TEXT, Document, lay_out
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.mot import COMPONENTS

@@ -12,9 +12,7 @@ from tests.mod.toy_block import WIDTH, geometry_of, random_params, toy_block
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.mod import (
     Chosen,
-    Selection,
     gentle_weight,
-    move_rows,
     pack,
     routed_delta,
     select_top_k,
@@ -258,33 +256,3 @@ def test_kept_tokens_keep_their_positions_windows_and_angles(streams):
                 )
             assert (np.asarray(seen[name].position_BT)[row, len(kept) :] == -1).all()
             assert (np.asarray(seen[name].window_end_BT)[row, len(kept) :] == 0).all()
-
-
-@pytest.fixture(scope="module")
-def partly_full_selection():
-    """Three places; the rows want two and five of six tokens."""
-    wanted = jnp.asarray([[0, 1, 0, 0, 1, 0], [1, 1, 0, 1, 1, 1]], bool)
-    return pack(wanted, 3)
-
-
-def by_indexing(x_BTD, index_BC):
-    padded = jnp.pad(x_BTD, ((0, 0), (0, 1), (0, 0)))
-    index_BC = jnp.minimum(index_BC, x_BTD.shape[1])
-    return padded[jnp.arange(x_BTD.shape[0])[:, None], index_BC]
-
-
-def test_moving_rows_is_indexing_and_so_is_its_gradient(
-    partly_full_selection: Selection,
-):
-    index_BC = partly_full_selection.index_BC
-    slot_BT = partly_full_selection.slot_BT
-    x_BTD = jax.random.normal(jax.random.key(0), (2, 6, 4))
-    cotangent_BCD = jax.random.normal(jax.random.key(1), (2, 3, 4))
-    for rows, index, inverse, cotangent in (
-        (x_BTD, index_BC, slot_BT, cotangent_BCD),
-        (cotangent_BCD, slot_BT, index_BC, x_BTD),
-    ):
-        moved, pull = jax.vjp(lambda x, i=index, j=inverse: move_rows(x, i, j), rows)
-        expected, expected_pull = jax.vjp(lambda x, i=index: by_indexing(x, i), rows)
-        np.testing.assert_array_equal(moved, expected)
-        np.testing.assert_array_equal(pull(cotangent)[0], expected_pull(cotangent)[0])

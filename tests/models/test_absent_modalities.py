@@ -73,7 +73,7 @@ def trained_once(route, task):
         given = {**variables, "params": params}
         model = UnifiedModel(spec)
         (outputs, reports), state = model.apply(given, batch, mutable=[STATE])
-        loss, _ = total_loss(NextToken(), batch, {}, outputs)
+        loss, _ = total_loss(NextToken(), batch, {}, outputs, {task: 1.0})
         auxiliary = sum(
             jnp.sum(routing.auxiliary_loss)
             for report in reports

@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from tests.models.tiny_model import SIZES, tiny_spec
-from unimod_jax.layout import SPEECH
+from tests.task_rows import layouts
+from unimod_jax.layout import SPEECH, PartSizes
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -37,7 +38,7 @@ WIDE = {
     "feed_forward_hidden": 768,
     "image_positions": False,
 }
-WIDE_SIZES = PartSizes(text_tokens=29, image_tokens=64, image_patches=64)
+WIDE_SIZES = PartSizes(text_tokens=29, image_codes=64, image_patches=64)
 PHI = {
     "norm": "layer",
     "norm_order": "parallel",
@@ -148,7 +149,7 @@ def test_the_conventions_add_up():
     spec = tiny_spec(())
     layout = rows_of(spec)["text_to_image"]
     flops = row_flops(spec, layout)
-    found = forward_flops(spec, layout, typical_text_tokens=SIZES.caption_tokens)
+    found = forward_flops(spec, layout, typical_text_tokens=SIZES.text_tokens)
     assert tuple(found) == CONVENTIONS
     assert found["linear_only"] == flops.linear
     assert found["with_attention"] == flops.linear + flops.attention
@@ -187,10 +188,10 @@ def test_a_skipped_layer_costs_nothing():
 
 def test_routing_lowers_the_flops_of_its_own_task_only():
     dense, spec = tiny_spec(()), tiny_spec((), routing=routed())
-    layouts = rows_of(dense)
+    rows = rows_of(dense)
     cheaper = {
         task
-        for task, layout in layouts.items()
+        for task, layout in rows.items()
         if row_forward_flops(spec, layout) < row_forward_flops(dense, layout)
     }
     assert cheaper == {"text_to_image"}
@@ -199,11 +200,11 @@ def test_routing_lowers_the_flops_of_its_own_task_only():
 def test_training_is_three_forward_passes_over_all_rows_of_all_tasks():
     spec = tiny_spec()
     rows = {"text_to_image": 3, "image_to_text": 5}
-    layouts = {task: rows_of(spec)[task] for task in rows}
+    layout_of = {task: rows_of(spec)[task] for task in rows}
     expected = 3 * sum(
-        count * row_forward_flops(spec, layouts[task]) for task, count in rows.items()
+        count * row_forward_flops(spec, layout_of[task]) for task, count in rows.items()
     )
-    assert training_flops(spec, layouts, rows) == expected
+    assert training_flops(spec, layout_of, rows) == expected
 
 
 # --- Parameters -----------------------------------------------------------------------

@@ -24,6 +24,7 @@ from tests.models.tiny_model import (
     stack,
     tiny_spec,
 )
+from tests.task_rows import layouts
 from unimod_jax.layout import (
     IMAGE,
     TEXT,
@@ -54,12 +55,8 @@ RULES = {
 CAUSAL_RULES = tuple(name for name in RULES if name != "top_k")
 NUM_ROWS = 6
 STORAGE = {"one stream": (), "two streams": COMPONENTS}
-ROW_SIZES = dataclasses.replace(
-    SIZES,
-    text_tokens=8,
-    patch_size=PATCH_SIZE,
-    interleaved_slots=((TEXT, 16), (IMAGE, 8)),
-)
+ROW_SIZES = dataclasses.replace(SIZES, text_tokens=8)
+DOCUMENT_SLOTS = ((TEXT, 16), (IMAGE, 8))
 
 
 def spec_of(objective, untied, rule):
@@ -114,10 +111,11 @@ class Difference:
 
 def differences(objective, tasks, spec, mutable=False):
     """Task -> difference, from two calls of one compiled program."""
-    layouts = layouts(objective, ROW_SIZES, spec.streams)
+    slots = DOCUMENT_SLOTS if "interleaved" in tasks else ()
+    rows_of = layouts(objective, ROW_SIZES, spec.streams, slots)
     last, whole, changed = {}, {}, {}
     for index, task in enumerate(tasks):
-        row = one_row(layouts[task])
+        row = one_row(rows_of[task])
         length = max(int(s.window_end_BT.max()) for s in row.streams.values())
         last[task] = np.unique(np.linspace(0, length - 2, NUM_ROWS).astype(int))
         whole[task] = repeated(row, len(last[task]))

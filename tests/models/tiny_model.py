@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from tests.task_rows import layouts
 from unimod_jax.layout import (
     Document,
+    PartSizes,
     SpecialTokens,
     TaskLayout,
     TokenGroup,
@@ -28,17 +30,12 @@ from unimod_jax.mot import COMPONENTS
 
 SPECIAL = SpecialTokens()
 
-SIZES = PartSizes(text_tokens=4, image_tokens=4, image_patches=4)
+PATCH_SIZE = 3
+SIZES = PartSizes(text_tokens=4, image_codes=4, image_patches=4, patch_size=PATCH_SIZE)
 TEXT_IDS = range(12, 16)
 CODE_IDS = range(16, 24)
 VOCABULARY_SIZE = 24
-PATCH_SIZE = 3
 DENSE_DEPTH = MixtureOfDepths("none", ())
-FULL_SEGMENTS = {
-    "begin": SPECIAL.begin,
-    "begin_image": SPECIAL.begin_image,
-    "end_image": SPECIAL.end_image,
-}
 
 
 def tiny_spec(
@@ -68,13 +65,13 @@ def tiny_spec(
 
 
 def random_document(layout: TaskLayout, rng: np.random.Generator) -> Document:
-    """Random ids: text segments of random lengths, images full, markers as named."""
+    """Random ids: text segments of random lengths, images full, markers as given."""
     tokens = {}
     for segment in layout.segments:
         if segment.continuous:
             continue
-        if segment.name in FULL_SEGMENTS:
-            tokens[segment.name] = [FULL_SEGMENTS[segment.name]]
+        if segment.ids:
+            tokens[segment.name] = list(segment.ids)
         elif segment.modality == "text":
             length = rng.integers(1, segment.num_slots + 1)
             tokens[segment.name] = rng.choice(TEXT_IDS, length).tolist()
@@ -103,8 +100,8 @@ def random_batch(
     objective, spec: ModelSpec, num_rows: int = 2, tasks: tuple[str, ...] = ()
 ) -> UnifiedBatch:
     """A group per task of the objective (or of those named)."""
-    layouts = layouts(objective, SIZES, spec.streams)
-    return {task: random_group(layouts[task], num_rows) for task in tasks or layouts}
+    rows = layouts(objective, SIZES, spec.streams)
+    return {task: random_group(rows[task], num_rows) for task in tasks or rows}
 
 
 def random_variables(spec: ModelSpec, batch: UnifiedBatch, seed: int = 0) -> dict:

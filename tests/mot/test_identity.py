@@ -31,7 +31,7 @@ def mixed_batch(spec):
     modalities = spec.config.modalities
     segments = (
         SegmentSpec("question", TEXT, 3, predicted_by="nothing"),
-        SegmentSpec("picture", IMAGE, 3, bidirectional=True),
+        SegmentSpec("picture", IMAGE, 3, span="picture"),
         SegmentSpec("voice", modalities[-1], 2),
         SegmentSpec("answer", TEXT, 3),
     )

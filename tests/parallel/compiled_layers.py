@@ -10,6 +10,8 @@ from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tests.models.tiny_model import random_group, tiny_spec
+from tests.task_rows import layouts
+from unimod_jax.layout import PartSizes
 from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.objectives import NextToken
 from unimod_jax.parallel import (
@@ -22,7 +24,7 @@ from unimod_jax.parallel import (
 )
 
 ROWS, WIDTH = 64, 256
-SIZES = PartSizes(text_tokens=13, image_tokens=16, image_patches=16)
+SIZES = PartSizes(text_tokens=13, image_codes=16, image_patches=16)
 """With three markers sixteen tokens of text; many more tokens than the width."""
 
 STREAM = ROWS * 16 * WIDTH

@@ -26,7 +26,7 @@ def prepared(routing):
     """A tiny model of one task, its state under plain SGD, and full random rows."""
     experiment = dataclasses.replace(tiny_experiment(Path()), mod=routing)
     assembly = Assembly(experiment)
-    batch = random_batch(assembly.layouts, assembly.rows, assembly.vocabulary_size)
+    batch = random_batch(assembly)
     model, optimizer = UnifiedModel(assembly.spec), optax.sgd(0.1)
     state, _ = make_state(
         *(model, optimizer, batch, 0), make_mesh(MeshConfig()), ShardingRules()

@@ -6,21 +6,16 @@ machine does slows both alike; the medians are compared.
 """
 
 import dataclasses
-import time
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from unimod_jax.data import Record, TextTokenizer, first_rows
 from unimod_jax.evaluation.trained_run import TrainedRun
-from unimod_jax.layout import UnifiedBatch
-from unimod_jax.models.accounting import count_parameters, training_flops
-from unimod_jax.parallel import MeshConfig
-from unimod_jax.training import Assembly, Experiment, Trainer, make_trainer
-
-_WARM_UP_STEPS = 2
-_MOST_STEPS = 200
+from unimod_jax.models.accounting import count_parameters
+from unimod_jax.parallel import MeshConfig, make_mesh
+from unimod_jax.training import Assembly
+from unimod_jax.training.prepared_step import PreparedStep, prepare_step, time_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,58 +78,27 @@ def compare_with_dense_twin(
       fewest_steps: timed steps of each, however long they take.
     """
     own = dataclasses.replace(trained.experiment, mesh=MeshConfig())
-    experiments = (own, own.dense_twin())
-    sides = [_Side.make(e, records, trained.tokenizer) for e in experiments]
-    for side in sides * _WARM_UP_STEPS:
-        side.timed_step()
-    taken: tuple[list[float], list[float]] = ([], [])
-    end = time.perf_counter() + seconds
-    while len(taken[0]) < fewest_steps or (
-        time.perf_counter() < end and len(taken[0]) < _MOST_STEPS
-    ):
-        for side, times in zip(sides, taken, strict=True):
-            times.append(side.timed_step())
+    routed, dense = (
+        _prepared(Assembly(experiment), records, trained.tokenizer)
+        for experiment in (own, own.dense_twin())
+    )
+    taken = time_steps(
+        {"routed": routed, "dense": dense}, seconds=seconds, fewest=fewest_steps
+    )
     return DenseTwinComparison(
-        *(_step_flops(side.trainer.assembly) for side in sides),
-        *(count_parameters(side.trainer.state.params) for side in sides),
-        *(float(np.median(times)) for times in taken),
-        steps=len(taken[0]),
+        *(step.assembly.flops_per_step for step in (routed, dense)),
+        *(count_parameters(step.state.params) for step in (routed, dense)),
+        *(float(np.median(taken[name])) for name in ("routed", "dense")),
+        steps=len(taken["routed"]),
     )
 
 
-@dataclasses.dataclass
-class _Side:
-    """One of the two models: a trainer and the rows it trains on."""
-
-    trainer: Trainer
-    batch: UnifiedBatch
-
-    @classmethod
-    def make(
-        cls, experiment: Experiment, records: Sequence[Record], tokenizer: TextTokenizer
-    ) -> "_Side":
-        """Makes the state; the step compiles when it is first taken."""
-        assembly = Assembly(experiment)
-        batch = _rows(assembly, records, tokenizer)
-        return cls(make_trainer(assembly, iter(()), batch), batch)
-
-    def timed_step(self) -> float:
-        """Takes one step to its end; the state it donates is replaced."""
-        start = time.perf_counter()
-        self.trainer.state, metrics = self.trainer.step(self.trainer.state, self.batch)
-        jax.block_until_ready((self.trainer.state, metrics))
-        return time.perf_counter() - start
-
-
-def _rows(
+def _prepared(
     assembly: Assembly, records: Sequence[Record], tokenizer: TextTokenizer
-) -> UnifiedBatch:
-    """A batch of the first records, laid out for this model's streams."""
+) -> PreparedStep:
+    """The step on the first records, laid out for this model's streams."""
     experiment = assembly.experiment
-    return first_rows(
+    rows = first_rows(
         experiment.data, assembly.layouts, assembly.rows, records, tokenizer
     )
-
-
-def _step_flops(assembly: Assembly) -> int:
-    return training_flops(assembly.spec, assembly.layouts, assembly.rows)
+    return prepare_step(assembly, make_mesh(experiment.mesh), rows)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from pallas_kernels.inverse_gather import inverse_gather
 from unimod_jax.layout.attention_order import join_order
 from unimod_jax.layout.token_batch import AttentionGeometry
 
@@ -30,11 +31,15 @@ class SequenceOrder:
 
     def to_sequence(self, x: jax.Array) -> jax.Array:
         """Joined streams [B, T, ...] by ascending position, empty slots last."""
-        return _permuted(x, self.index_BT, self.place_BT)
+        return inverse_gather(
+            x, self.index_BT, self.place_BT, bounds="promise_in_bounds"
+        )
 
     def to_storage(self, x: jax.Array) -> jax.Array:
         """Undoes `to_sequence`."""
-        return _permuted(x, self.place_BT, self.index_BT)
+        return inverse_gather(
+            x, self.place_BT, self.index_BT, bounds="promise_in_bounds"
+        )
 
 
 def sequence_order(geometry: Mapping[str, AttentionGeometry]) -> SequenceOrder:
@@ -48,27 +53,3 @@ def sequence_order(geometry: Mapping[str, AttentionGeometry]) -> SequenceOrder:
     last = jnp.iinfo(jnp.int32).max
     index_BT = jnp.argsort(jnp.where(position_BT < 0, last, position_BT), axis=1)
     return SequenceOrder(index_BT, jnp.argsort(index_BT, axis=1))
-
-
-@jax.custom_vjp
-def _permuted(x: jax.Array, index_BT: jax.Array, inverse_BT: jax.Array) -> jax.Array:
-    """x[b, index[b, t], ...]; the gradient is the gather by the inverse."""
-    del inverse_BT
-    return _take(x, index_BT)
-
-
-def _permuted_forward(x, index_BT, inverse_BT):
-    return _take(x, index_BT), inverse_BT
-
-
-def _permuted_backward(inverse_BT, gradient):
-    return _take(gradient, inverse_BT), None, None
-
-
-_permuted.defvjp(_permuted_forward, _permuted_backward)
-
-
-def _take(x: jax.Array, index_BT: jax.Array) -> jax.Array:
-    # A permutation is never out of bounds. The check would cost TPUs a pass of its own.
-    index = index_BT.reshape(index_BT.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")

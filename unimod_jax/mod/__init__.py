@@ -26,7 +26,6 @@ from unimod_jax.mod.membership_predictor import MembershipPredictor, membership_
 from unimod_jax.mod.random_scorer import RandomScorer
 from unimod_jax.mod.routed_layer import (
     ROUTED_DELTA,
-    move_rows,
     routed_delta,
     weighted,
 )
@@ -57,7 +56,6 @@ __all__ = [
     "keep_ratios",
     "last_half",
     "membership_loss",
-    "move_rows",
     "pack",
     "plan_layers",
     "routed_delta",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from pallas_kernels.inverse_gather import gather, inverse_gather
 from unimod_jax.layout import AttentionGeometry
 from unimod_jax.mod.selection import Selection
 from unimod_jax.mod.token_choice import Chosen
@@ -24,42 +25,6 @@ type Block[Extra] = Callable[
     [_Streams, dict[str, AttentionGeometry]], tuple[_Streams, Extra]
 ]
 """Maps streams and their geometry to (their delta, whatever else, such as a cache)."""
-
-
-@jax.custom_vjp
-def move_rows(x_BTD: jax.Array, index_BC: jax.Array, inverse_BT: jax.Array):
-    """Reads x[b, index[b, c]], zeros where the index is past the end.
-
-    `inverse_BT` is the inverse map (the place each token is read from, or past the
-    end), so the gradient is a gather too, never a scatter.
-
-    Args:
-      x_BTD: [B, T, D].
-      index_BC: int32 [B, C].
-      inverse_BT: int32 [B, T].
-
-    Returns:
-      [B, C, D].
-    """
-    del inverse_BT
-    return _take(x_BTD, index_BC, 0)
-
-
-def _move_rows_forward(x_BTD, index_BC, inverse_BT):
-    return _take(x_BTD, index_BC, 0), inverse_BT
-
-
-def _move_rows_backward(inverse_BT, gradient_BCD):
-    return _take(gradient_BCD, inverse_BT, 0), None, None
-
-
-move_rows.defvjp(_move_rows_forward, _move_rows_backward)
-
-
-def _take(x: jax.Array, index_BC: jax.Array, fill: float) -> jax.Array:
-    """x[b, index[b, c], ...], `fill` where the index is past the end."""
-    index = index_BC.reshape(index_BC.shape + (1,) * (x.ndim - 2))
-    return jnp.take_along_axis(x, index, axis=1, mode="fill", fill_value=fill)
 
 
 def kept_geometry(
@@ -76,12 +41,12 @@ def kept_geometry(
         ],
         axis=-1,
     )
-    place_BC3 = _take(place_BT3, index_BC, 0)
+    place_BC3 = gather(place_BT3, index_BC)
     return AttentionGeometry(
         position_BT=place_BC3[..., 0] - 1,
         window_start_BT=place_BC3[..., 1],
         window_end_BT=place_BC3[..., 2],
-        phase_BT2R=_take(geometry.phase_BT2R, index_BC, 0),
+        phase_BT2R=gather(geometry.phase_BT2R, index_BC),
     )
 
 
@@ -107,7 +72,9 @@ def routed_delta[Extra](
     kept, where = dict(streams), dict(geometry)
     for name, choice in chosen.items():
         if (selection := choice.selection) is not None:
-            moved_BCD = move_rows(streams[name], selection.index_BC, selection.slot_BT)
+            moved_BCD = inverse_gather(
+                streams[name], selection.index_BC, selection.slot_BT
+            )
             kept[name] = constrain(moved_BCD, "batch", "token", None)
             where[name] = kept_geometry(geometry[name], selection)
     delta, extra = block(kept, where)
@@ -118,7 +85,9 @@ def _put_back(delta_BCD: jax.Array, choice: Chosen) -> jax.Array:
     """Deltas of the kept tokens, [B, T, D] with zeros for the skipped."""
     if choice.selection is None:
         return delta_BCD
-    return move_rows(delta_BCD, choice.selection.slot_BT, choice.selection.index_BC)
+    return inverse_gather(
+        delta_BCD, choice.selection.slot_BT, choice.selection.index_BC
+    )
 
 
 def weighted(delta: _Streams, weight: _Streams) -> _Streams:

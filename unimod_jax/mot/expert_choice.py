@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.nn import initializers
 
+from pallas_kernels.inverse_gather import inverse_gather
 from unimod_jax.mot.feed_forward import INNER, FeedForwardKind
 from unimod_jax.mot.towers import in_first_part
 from unimod_jax.parallel import constrain
@@ -55,52 +56,6 @@ def expert_choice(
     weight_UKM = jnp.where(chosen_UKM, score_UKM, 0.0)
     place_UKM = jnp.minimum(place_UKM, num_places)
     return order_UKM[..., :num_places], place_UKM, weight_UKM
-
-
-@jax.custom_vjp
-def dispatch(x_UMD: jax.Array, index_UKC: jax.Array, place_UKM: jax.Array) -> jax.Array:
-    """Hands each expert its tokens: [U, M, D] -> [U, K, C, D].
-
-    The two maps are inverses of each other, so its gradient is `collect`, a gather too:
-    nothing is ever scattered.
-    """
-    del place_UKM
-    return _take(x_UMD[:, None], index_UKC)
-
-
-@jax.custom_vjp
-def collect(
-    out_UKCD: jax.Array, place_UKM: jax.Array, index_UKC: jax.Array
-) -> jax.Array:
-    """What each token got from each expert, or zero: [U, K, C, D] -> [U, K, M, D]."""
-    del index_UKC
-    return _take(out_UKCD, place_UKM)
-
-
-def _take(x_UKND: jax.Array, index_UKM: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(
-        x_UKND, index_UKM[..., None], axis=2, mode="fill", fill_value=0
-    )
-
-
-def _dispatch_backward(maps: tuple, gradient_UKCD: jax.Array) -> tuple:
-    index_UKC, place_UKM = maps
-    return jnp.sum(collect(gradient_UKCD, place_UKM, index_UKC), axis=1), None, None
-
-
-def _collect_backward(maps: tuple, gradient_UKMD: jax.Array) -> tuple:
-    index_UKC, _ = maps
-    return _take(gradient_UKMD, index_UKC), None, None
-
-
-dispatch.defvjp(
-    lambda x, index, place: (dispatch(x, index, place), (index, place)),
-    _dispatch_backward,
-)
-collect.defvjp(
-    lambda out, place, index: (collect(out, place, index), (index, place)),
-    _collect_backward,
-)
 
 
 class _Weights(NamedTuple):
@@ -219,10 +174,11 @@ def _said(
             return y_UKCF
         return y_UKCF + bias_KF[None, :, None].astype(y_UKCF.dtype)
 
-    x_UKCD = dispatch(x_UMD, index_UKC, place_UKM)
+    # Both ways are gathers, and so are their gradients: the maps are inverses.
+    x_UKCD = inverse_gather(x_UMD[:, None], index_UKC, place_UKM)
     names, activation = INNER[kind]
     out_UKCD = linear("down", activation(*(linear(name, x_UKCD) for name in names)))
-    out_UKMD = collect(out_UKCD, place_UKM, index_UKC)
+    out_UKMD = inverse_gather(out_UKCD, place_UKM, index_UKC)
     return jnp.einsum("UKMD,UKM->UMD", out_UKMD, weight_UKM.astype(out_UKMD.dtype))
 
 

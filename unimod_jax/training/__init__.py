@@ -4,7 +4,9 @@ Reading order: `experiment` (what a run is), `optimizer`, `state`, `step`, `loop
 `run_directory`, `checkpoint`, `metric_writer`, `progress`; for runs that survive,
 `processes` (with `roll_call` and `attendance`), `preemption`, `endings` and
 `skipped_steps`; `time_breakdown` and `profile` say where the time went; `reduced_twin`
-makes the tiny form of an experiment.
+makes the tiny form of an experiment;
+`sharded_step` is where the step becomes a program, and `prepared_step` has it compiled
+and measured for whoever times it.
 """
 
 from unimod_jax.training.endings import PeerLost, Preempted

@@ -25,6 +25,7 @@ from unimod_jax.models import (
     ModelConfig,
     ModelSpec,
 )
+from unimod_jax.models.accounting import training_flops
 from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules
@@ -243,6 +244,11 @@ class Assembly:
         return sum(
             self.rows[task] * layout.row_length for task, layout in self.layouts.items()
         )
+
+    @property
+    def flops_per_step(self) -> int:
+        """Useful FLOPs of a training step, as `models.accounting` counts them."""
+        return training_flops(self.spec, self.layouts, self.rows)
 
     @functools.cached_property
     def image_codes(self) -> ImageCodes:

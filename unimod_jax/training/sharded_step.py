@@ -90,21 +90,18 @@ def abstract_batch(assembly: Assembly, rows: Mapping[str, int]) -> UnifiedBatch:
     }
 
 
-def lower_step(assembly: Assembly, mesh: Mesh, boxed: TrainState) -> jax.stages.Lowered:
-    """The step of an experiment on a mesh, lowered without a single array.
+def lower_step(
+    assembly: Assembly, mesh: Mesh, state: TrainState, batch: UnifiedBatch
+) -> jax.stages.Lowered:
+    """The step of an experiment on a mesh, lowered; not a single array is needed.
 
     Args:
       assembly: what follows from the experiment.
       mesh: of devices that may exist only as a description.
-      boxed: from `abstract_state`.
-
-    Raises:
-      ValueError: for rows or parameters that do not divide over the mesh.
+      state, batch: arrays on it, or their shapes from `placed_state`, `placed_batch`.
     """
     experiment = assembly.experiment
     rules = experiment.sharding
-    state = placed_state(boxed, mesh, rules)
-    batch = placed_batch(assembly, mesh)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     model = UnifiedModel(assembly.spec)
     optimizer = make_optimizer(experiment.training)

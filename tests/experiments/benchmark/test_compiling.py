@@ -4,18 +4,19 @@ import jax
 import pytest
 
 from experiments.benchmark.compiling import (
-    Compilation,
-    compile_step,
-    plan_workload,
+    compile_afresh,
+    plan_assembly,
     ratios,
 )
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.workload import Size, sized
 from experiments.published import published
 from unimod_jax.presets import PRESETS
+from unimod_jax.training import Assembly
+from unimod_jax.training.prepared_step import CompiledStep
 
 
 def seconds(trace, compiling):
-    return Compilation(trace, compiling, num_bodies=1, temporary_bytes=0)
+    return CompiledStep(None, trace, compiling, 0, 0, 0)
 
 
 def test_ratios_are_medians_of_trace_and_compile_over_the_dense_plan():
@@ -30,8 +31,8 @@ def test_ratios_are_medians_of_trace_and_compile_over_the_dense_plan():
 
 
 def test_a_plan_is_compiled_with_all_its_layers_and_tokens():
-    full = Workload.of(published("show_o_512", "unimod"))
-    small = plan_workload("ramp", width=32)
+    full = Assembly(published("show_o_512", "unimod"))
+    small = plan_assembly("ramp", width=32)
     assert small.spec.config.width == 32
     assert len(set(small.spec.designs)) == 13
     assert small.spec.config.num_layers == PRESETS["show_o_512"].model.num_layers
@@ -41,7 +42,7 @@ def test_a_plan_is_compiled_with_all_its_layers_and_tokens():
 
 
 def test_emu3_keeps_its_share_of_key_heads():
-    config = plan_workload("emu3.dense", width=128).spec.config
+    config = plan_assembly("emu3.dense", width=128).spec.config
     assert (config.num_heads, config.num_kv_heads) == (4, 1)
 
 
@@ -49,8 +50,7 @@ def test_emu3_keeps_its_share_of_key_heads():
 def test_compiling_needs_shapes_only_and_leaves_the_cache_as_it_was():
     size = Size({"text_to_image": 1}, width=32, num_layers=2, head_dim=16, image_side=4)
     enabled = jax.config.jax_enable_compilation_cache
-    taken = compile_step(Workload.of(sized("emu3", "dense", size)))
-    assert taken.num_bodies == 1
+    taken = compile_afresh(Assembly(sized("emu3", "dense", size)))
     assert taken.trace_seconds > 0
     assert taken.compile_seconds > 0
     assert taken.temporary_bytes > 0

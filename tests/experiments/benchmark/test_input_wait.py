@@ -88,14 +88,14 @@ def test_turns_begin_without_anything_prepared():
 
     trainer = SimpleNamespace(state=None, step=step, batches=itertools.count())
     found = take_turns_with_fixed_batch(trainer, fixed, seconds=0.0)
-    first, second = PREFETCHED_STEPS, 2 * PREFETCHED_STEPS + 5
-    assert trained == [
-        fixed,
-        *range(first, first + 5),
-        *[fixed] * 5,
-        *range(second, second + 5),
-        *[fixed] * 5,
+    batches = PREFETCHED_STEPS + 5
+    turns = [
+        [*range(start, start + 5)]
+        for start in range(PREFETCHED_STEPS, 4 * batches, batches)
     ]
+    others = [fixed] * 5
+    warm_up = [*others, *others, *turns[0], *turns[1]]
+    assert trained == [*warm_up, *others, *turns[2], *others, *turns[3]]
     assert found.steps == 8
     assert 0 <= found.wait_seconds <= found.step_seconds
 

@@ -33,26 +33,26 @@ from experiments.benchmark.peers import (
 )
 from experiments.benchmark.random_rows import random_batch
 from experiments.benchmark.suite import Setting
-from experiments.benchmark.workload import Workload
 from unimod_jax.layout import Document, lay_out
 from unimod_jax.models import UnifiedModel
+from unimod_jax.training import Assembly
+from unimod_jax.training.prepared_step import CompiledStep
 
 SETTING = Setting("cpu", seconds=0.0, quick=True, say=lambda line: None)
 
 
-def workload_of(system):
-    return Workload.of(peer_experiment(system, SIZES["quick"]))
+def assembly_of(system):
+    return Assembly(peer_experiment(system, SIZES["quick"]))
 
 
-def batch_of(workload):
-    spec = workload.spec
-    return random_batch(workload.layouts, workload.rows, spec.vocabulary_size)
+def batch_of(assembly):
+    return random_batch(assembly)
 
 
-def numbered_parameters(workload):
+def numbered_parameters(assembly):
     """The model's parameter tree, in which no two values are equal."""
     shapes = jax.eval_shape(
-        UnifiedModel(workload.spec).init, jax.random.key(0), batch_of(workload)
+        UnifiedModel(assembly.spec).init, jax.random.key(0), batch_of(assembly)
     )
     number = itertools.count()
 
@@ -68,9 +68,9 @@ def numbered_parameters(workload):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_value_arrives_once(system):
-    workload = workload_of(system)
-    params = numbered_parameters(workload)
-    theirs = torch_parameters(params, workload.spec)
+    assembly = assembly_of(system)
+    params = numbered_parameters(assembly)
+    theirs = torch_parameters(params, assembly.spec)
     values = [
         np.sort(np.concatenate([np.ravel(x) for x in tree]))
         for tree in (jax.tree.leaves(params), list(theirs.values()))
@@ -94,8 +94,8 @@ BLOCK = (
     ],
 )
 def test_names_are_those_of_the_torch_model(system, towers, routers):
-    workload = workload_of(system)
-    names = torch_parameters(numbered_parameters(workload), workload.spec).keys()
+    assembly = assembly_of(system)
+    names = torch_parameters(numbered_parameters(assembly), assembly.spec).keys()
     blocks = {
         f"layers.{layer}.block.towers.{tower}.{name}"
         for layer in (0, 1)
@@ -107,9 +107,9 @@ def test_names_are_those_of_the_torch_model(system, towers, routers):
 
 
 def test_projections_stand_side_by_side_and_are_transposed():
-    workload = workload_of("mot")
-    params = numbered_parameters(workload)
-    theirs = torch_parameters(params, workload.spec)
+    assembly = assembly_of("mot")
+    params = numbered_parameters(assembly)
+    theirs = torch_parameters(params, assembly.spec)
     block = params["transformer"]["run_0"]["block"]
     expected = [
         block[name]["image"]["kernel"][1].T for name in ("query", "key", "value")
@@ -128,15 +128,15 @@ def test_projections_stand_side_by_side_and_are_transposed():
 
 @pytest.mark.parametrize("place", ["vocabulary_head", "run"])
 def test_parameters_without_a_place_are_refused(place):
-    workload = workload_of("dense")
-    params = numbered_parameters(workload)
+    assembly = assembly_of("dense")
+    params = numbered_parameters(assembly)
     holder = {
         "vocabulary_head": params["vocabulary_head"],
         "run": params["transformer"]["run_0"]["block"]["output"]["shared"],
     }[place]
     holder["bias"] = np.zeros((2, 32), np.float32)
     with pytest.raises(ValueError, match=r"no place for the parameters.*bias"):
-        torch_parameters(params, workload.spec)
+        torch_parameters(params, assembly.spec)
 
 
 # --- Rows -----------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_parameters_without_a_place_are_refused(place):
 
 def test_rows_are_in_sequence_order_however_they_are_stored():
     stored_together, stored_apart = (
-        torch_batch(batch_of(workload_of(system))["text_to_image"])
+        torch_batch(batch_of(assembly_of(system))["text_to_image"])
         for system in ("dense", "mot")
     )
     assert stored_together.keys() == {"token_BT", "target_BT", "modality_BT"}
@@ -153,7 +153,7 @@ def test_rows_are_in_sequence_order_however_they_are_stored():
 
 
 def test_each_token_predicts_the_next_and_the_last_nothing():
-    rows = torch_batch(batch_of(workload_of("mot"))["text_to_image"])
+    rows = torch_batch(batch_of(assembly_of("mot"))["text_to_image"])
     token_BT, target_BT = rows["token_BT"], rows["target_BT"]
     assert token_BT.shape == (2, 32)
     np.testing.assert_array_equal(target_BT[:, :-1], token_BT[:, 1:])
@@ -163,7 +163,7 @@ def test_each_token_predicts_the_next_and_the_last_nothing():
 
 
 def test_rows_with_empty_slots_are_refused():
-    layout = workload_of("dense").layouts["text_to_image"]
+    layout = assembly_of("dense").layouts["text_to_image"]
     row = lay_out(Document({"begin": [1], "image": [40] * 16}), layout)
     group = jax.tree.map(lambda x: x[None], row)
     with pytest.raises(ValueError, match="full causal rows"):
@@ -171,19 +171,19 @@ def test_rows_with_empty_slots_are_refused():
 
 
 def test_both_sides_keep_equally_many_tokens():
-    config = peer_config(workload_of("mod"))
+    config = peer_config(assembly_of("mod"))
     assert config["routed_layers"] == [1]
     assert config["num_kept"] == 7  # of 32 tokens, a fifth, rounded up
     assert config["towers"] == ["shared", "shared"]
-    assert peer_config(workload_of("mot"))["towers"] == ["text", "image"]
+    assert peer_config(assembly_of("mot"))["towers"] == ["text", "image"]
 
 
 def test_the_folder_holds_all_that_the_process_reads(tmp_path):
-    workload = workload_of("mod")
+    assembly = assembly_of("mod")
     prepared = SimpleNamespace(
-        workload=workload,
-        state=SimpleNamespace(params=numbered_parameters(workload)),
-        batch=batch_of(workload),
+        assembly=assembly,
+        state=SimpleNamespace(params=numbered_parameters(assembly)),
+        batch=batch_of(assembly),
     )
     write_peer(tmp_path, prepared, "cpu")
     setup = json.loads((tmp_path / "setup.json").read_text())
@@ -198,7 +198,7 @@ def test_the_folder_holds_all_that_the_process_reads(tmp_path):
         "clip_norm": 1.0,
     }
     assert {path.stem for path in (tmp_path / "parameters").iterdir()} == set(
-        torch_parameters(prepared.state.params, workload.spec)
+        torch_parameters(prepared.state.params, assembly.spec)
     )
     assert len(list((tmp_path / "batch").iterdir())) == 3
 
@@ -233,9 +233,8 @@ for line in sys.stdin:
 class OurStandIn:
     """What `measure` asks of a prepared step; its loss falls by one each step."""
 
-    workload = workload_of("dense")
-    temporary_bytes = 1
-    trace_seconds = compile_seconds = 0.5
+    assembly = assembly_of("dense")
+    compiled = CompiledStep(None, 0.5, 0.5, 0, 1, 1)
 
     def __init__(self, diary: Path) -> None:
         self.diary, self.steps = diary, 0

@@ -53,6 +53,7 @@ def write(text: str) -> None:
 
 with STARTS.open("a") as file:
     file.write(f"{OUT.parent.name} {os.getpid()}\n")
+(OUT.parent / "arguments.json").write_text(json.dumps(sys.argv[1:]))
 starts = STARTS.read_text().count(f"{OUT.parent.name} ")
 
 if PLAY == "breaks" or (PLAY == "heals" and starts == 1):

@@ -147,7 +147,7 @@ def test_a_process_holds_open_what_it_is_given(tmp_path: Path):
     with (tmp_path / "lock").open("w") as lock:
         code = f"os.write({lock.fileno()}, b'held')"
         ended = ends(
-            [task("holds", tmp_path, code)], Limits(1, 60, kept_open=lock.fileno())
+            [task("holds", tmp_path, code)], Limits(1, 60, kept_open=(lock.fileno(),))
         )
     assert ended["holds"].exit_code == 0
     assert (tmp_path / "lock").read_text() == "held"

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from experiments.sweep.compiled_points import compile_checks
-from experiments.sweep.directory import SweepDirectory
-from experiments.sweep.measurement import Outcome, flat, last_error
-from experiments.sweep.plan import Point, parse_axis
+from experiments.sweep.measurement import (
+    Outcome,
+    flat,
+    last_error,
+    read_check,
+    read_run,
+    shown,
+)
+from experiments.sweep.points import Point
 from experiments.sweep.processes import Ended
-from experiments.sweep.trained_points import short_run_options, short_runs
+from experiments.sweep.results import SweepDirectory
 from unimod_jax.training import RunError
 
 POINT = Point("keep_ratio=0.2", {"mod.keep_ratio": "0.2"})
@@ -19,16 +24,11 @@ DONE = Outcome("done", {"loss": 2.5, "fits": True, "topology": "cpu:1"}, None, 0
 IDENTITY = {"experiment": "toy/demo", "axes": ["a"], "configuration": {"a": {"b": 1}}}
 
 
-def reading(measurement, tmp_path: Path, ended: Ended, printed: str = ""):
-    log = tmp_path / "log.txt"
-    log.write_text(printed)
-    return measurement.read(ended, tmp_path, log)
-
-
 def check(tmp_path: Path, written: str | None, ended: Ended, printed: str = ""):
     if written is not None:
         (tmp_path / "compile_check.json").write_text(written)
-    return reading(compile_checks("e", "cpu:1", []), tmp_path, ended, printed)
+    (tmp_path / "log.txt").write_text(printed)
+    return read_check(ended, tmp_path)
 
 
 def run(tmp_path: Path, rows: list[dict] | None, ended: Ended, printed: str = ""):
@@ -36,7 +36,8 @@ def run(tmp_path: Path, rows: list[dict] | None, ended: Ended, printed: str = ""
         (tmp_path / "run").mkdir()
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / "run" / "metrics.jsonl").write_text(text)
-    return reading(short_runs("e", []), tmp_path, ended, printed)
+    (tmp_path / "log.txt").write_text(printed)
+    return read_run(ended, tmp_path)
 
 
 # --- Compile checks -------------------------------------------------------------------
@@ -85,8 +86,8 @@ def test_a_check_that_ends_well_without_a_result_failed(tmp_path: Path, written)
         (Ended(2, 1.0), "log\nerror: no such chip.\nmore\n", "no such chip."),
         (Ended(1, 1.0), "Traceback ...\nKeyError: 'x'\n\n", "KeyError: 'x'"),
         (Ended(1, 1.0), "", "it ended with status 1, silently."),
-        (Ended(-9, 1.0), "half a li", "it was ended by SIGKILL (out of memory?); see"),
-        (Ended(-11, 1.0), "", "it was ended by SIGSEGV; see"),
+        (Ended(-9, 1.0), "half a li", "it was ended by signal 9 (out of memory?); see"),
+        (Ended(-11, 1.0), "", "it was ended by signal 11; see"),
         (Ended(-64, 1.0), "", "it was ended by"),
         (
             Ended(0, 61.7, timed_out=True),
@@ -106,18 +107,9 @@ def test_a_long_log_is_read_from_its_end(tmp_path: Path):
     log.write_bytes(
         b"error: an old one.\n" + b"\xff" * 100_000 + b"\nlast words\n---\n"
     )
-    assert last_error(log) == "last words"
+    assert last_error(tmp_path) == "last words"
     log.write_text("word " * 1000)
-    assert len(last_error(log) or "") <= 600
-
-
-def test_the_command_of_a_check():
-    measurement = compile_checks("toy/demo", "v5e:8x8", ["--tiny"], ["check"])
-    assert measurement.command(POINT, Path("points/p")) == [
-        *("check", "toy/demo", "--topology", "v5e:8x8"),
-        *("--json", "points/p/compile_check.json"),
-        *("--tiny", "--mod.keep_ratio", "0.2"),
-    ]
+    assert len(last_error(tmp_path) or "") <= 600
 
 
 # --- Short runs -----------------------------------------------------------------------
@@ -144,11 +136,10 @@ def test_a_run_has_its_last_losses_and_its_median_times(tmp_path: Path):
 
 def test_tables_show_losses_and_kept_shares_but_not_every_layer():
     names = ["kept/run_1/a_b/image", "kept/a_b/image", "a_b/loss", "loss", "other"]
-    shown = short_runs("e", []).shown(names)
-    assert [(one.figure, one.title) for one in shown] == [
+    assert [(one.figure, one.title) for one in shown(names)] == [
         ("loss", "loss"),
-        ("a_b/loss", "loss of a b"),
-        ("kept/a_b/image", "kept of a b, image"),
+        ("a_b/loss", "a b, loss"),
+        ("kept/a_b/image", "kept, a b, image"),
     ]
 
 
@@ -168,19 +159,6 @@ def test_a_run_that_breaks_failed(tmp_path: Path):
     assert (outcome.status, outcome.error) == ("failed", "loss became nan.")
 
 
-@pytest.mark.parametrize(
-    ("options", "axis", "steps"),
-    [
-        ([], "data.seed=1", ["--training.steps", "20"]),
-        (["--data.seed", "3"], "mod.levels=1", ["--training.steps", "20"]),
-        (["--training.steps=7"], "data.seed=1", []),
-        ([], "training.steps=5,6", []),
-    ],
-)
-def test_runs_are_short_unless_someone_says_otherwise(options, axis, steps):
-    assert short_run_options(options, [parse_axis(axis)]) == [*steps, *options]
-
-
 # --- The directory --------------------------------------------------------------------
 
 
@@ -194,24 +172,24 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path):
 @pytest.mark.parametrize("text", ["", '{"point": "keep', "3", "{}", "null"])
 def test_what_is_no_whole_result_counts_as_missing(tmp_path: Path, text: str):
     directory = SweepDirectory(tmp_path)
-    assert directory.read(POINT) is None
+    assert directory.read(POINT).status == "missing"
     directory.write(POINT, DONE)
     (directory.folder(POINT) / "result.json").write_text(text)
-    assert directory.read(POINT) is None
+    assert directory.read(POINT).status == "missing"
 
 
 def test_the_result_of_other_values_counts_as_missing(tmp_path: Path):
     directory = SweepDirectory(tmp_path)
     directory.write(POINT, DONE)
     other = Point(POINT.name, {"mod.keep_ratio": "0.20"})
-    assert directory.read(other) is None
+    assert directory.read(other).status == "missing"
 
 
 def test_a_directory_is_claimed_once_and_found_again(tmp_path: Path):
     directory = SweepDirectory(tmp_path / "new" / "sweep")
     directory.claim(IDENTITY)
     directory.claim(IDENTITY)
-    assert json.loads(directory.identity.read_text()) == IDENTITY
+    assert json.loads((directory.path / "sweep.json").read_text()) == IDENTITY
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ def test_a_point_that_fails_stops_none_of_the_others(tmp_path: Path, capsys):
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'report.html'}\n"
     progress = printed.err.splitlines()
-    assert "[6/6] name=well: fits, 18 of 20 GB a chip, 0.18 s a step" in " ".join(
-        progress
+    assert (
+        "[6/6] name=well: done: GB per chip 18, roofline seconds per step 0.18"
+        in " ".join(progress)
     )
     assert progress[-1].startswith("points that failed: 4; --retry-failed")
 
@@ -190,6 +191,27 @@ def test_runs_without_a_topology_are_short_runs_that_go_on(tmp_path: Path):
     assert sweep(tmp_path, *command, compiles=False) == 1
     assert starts(tmp_path).count("name=saved_batch_size=9") == 2
     assert starts(tmp_path).count("name=well_batch_size=9") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "compiles", "wanted"),
+    [
+        ([], True, "--json compile_check.json --topology v5e:8x8 --data.seed 1"),
+        (["--data.name", "well"], True, "--data.name well --data.seed 1"),
+        ([], False, "--run-dir run --training.steps 20 --data.seed 1"),
+        (["--training.steps", "7"], False, "--run-dir run --training.steps 7"),
+        (["--vary", "training.steps=5"], False, "--run-dir run --data.seed 1"),
+    ],
+)
+def test_a_process_gets_the_options_of_all_points_and_its_own(
+    tmp_path: Path, given: list[str], compiles: bool, wanted: str
+):
+    assert sweep(tmp_path, "--vary", "data.seed=1", *given, compiles=compiles) == 0
+    (point,) = tmp_path.glob("points/*/arguments.json")
+    arguments = json.loads(point.read_text())
+    assert arguments[0] == "toy/demo"
+    named = " ".join(word.removeprefix(f"{point.parent}/") for word in arguments)
+    assert wanted in named
 
 
 class Page(HTMLParser):

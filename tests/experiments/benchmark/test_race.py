@@ -4,12 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmark.prepared_step import prepare_step, race
+from experiments.benchmark.race import prepare_on_random_rows, race
 from experiments.benchmark.random_rows import random_batch
 from experiments.benchmark.towers import three_modalities
-from experiments.benchmark.workload import Size, Workload, sized
+from experiments.benchmark.workload import Size, sized
 from unimod_jax.layout import PartSizes, SpecialTokens, rows_of_task
 from unimod_jax.presets import PRESETS
+from unimod_jax.training import Assembly
 
 ROWS = {"text_to_image": 1, "image_to_text": 2}
 TINY = Size(ROWS, width=16, num_layers=2, head_dim=8, image_side=4, dtype="float32")
@@ -24,7 +25,7 @@ def test_sizes_change_and_the_plan_stays():
     assert small.data.image_line == 4
     for experiment in (whole, small):
         assert not experiment.model.has_dropout
-        assert Workload.of(experiment).rows == ROWS
+        assert Assembly(experiment).rows == ROWS
 
 
 def test_rows_for_a_task_that_there_is_not_are_refused():
@@ -38,11 +39,9 @@ def test_rows_for_a_task_that_there_is_not_are_refused():
 def test_every_slot_of_a_random_row_is_filled(name):
     interleaved = "interleaved" in PRESETS[name].mean_tasks
     rows = {"interleaved": 1} if interleaved else ROWS
-    workload = Workload.of(sized(name, "mot", Size(rows, width=16, head_dim=8)))
-    spec = workload.spec
-    batch = random_batch(
-        workload.layouts, workload.rows, spec.vocabulary_size, spec.patch_size
-    )
+    assembly = Assembly(sized(name, "mot", Size(rows, width=16, head_dim=8)))
+    spec = assembly.spec
+    batch = random_batch(assembly)
     for task, group in batch.items():
         assert group.num_rows == rows[task]
         assert not group.patch_BNP.size or np.ptp(group.patch_BNP) > 0
@@ -56,9 +55,7 @@ def test_every_slot_of_a_random_row_is_filled(name):
 
 def test_rows_of_three_modalities_hold_all_three():
     sizes = PartSizes(text_tokens=3, image_codes=4)
-    spec = Workload.of(
-        sized("chameleon_37m_speech", "mot", Size({"interleaved": 1}))
-    ).spec
+    spec = Assembly(sized("chameleon_37m_speech", "mot", Size({"interleaved": 1}))).spec
     layout = rows_of_task(three_modalities(3), sizes, spec.streams)
     assert {name: layout.num_tokens(name) for name in layout.stream_names} == {
         "text": 5,
@@ -68,7 +65,7 @@ def test_rows_of_three_modalities_hold_all_three():
 
 
 def test_a_step_trains_and_is_described():
-    step = prepare_step(Workload.of(sized("emu3", "mot_unimod", TINY)))
+    step = prepare_on_random_rows(sized("emu3", "mot_unimod", TINY))
     before = jax.tree.map(np.asarray, step.state.params)
     records = race({"routed": step}, seconds=0.0, fewest=2)
     changed = jax.tree.map(
@@ -78,5 +75,5 @@ def test_a_step_trains_and_is_described():
     record = records["routed"]
     assert record["samples"] == 2
     assert int(step.state.step) == 4  # two to warm up
-    assert record["flops"] == step.workload.flops > 0
+    assert record["flops"] == step.assembly.flops_per_step > 0
     assert record["peak_bytes"] > record["state_bytes"] > 0
