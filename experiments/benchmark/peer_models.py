@@ -9,6 +9,7 @@ import dataclasses
 from typing import NamedTuple
 
 from experiments.published import published, with_grey_images
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import TEXT_TO_IMAGE, NextToken
@@ -21,10 +22,12 @@ SYSTEMS: dict[str, tuple[MixtureOfTransformers, MixtureOfDepths]] = {
     # last layers keep in Show-o (2502.06474, section 5.1).
     "mod": (
         DENSE[0],
-        MixtureOfDepths(tasks=(TEXT_TO_IMAGE,), keep_ratio=0.2, causal_rule="top_k"),
+        MixtureOfDepths(
+            same_for((TEXT_TO_IMAGE,), last_half(12, 0.2)), causal_rule="top_k"
+        ),
     ),
 }
-"""Name -> towers and routing."""
+"""Name -> towers and routing, at a depth of twelve layers."""
 
 
 class PeerSizes(NamedTuple):
@@ -55,6 +58,7 @@ def peer_experiment(system: str, sizes: PeerSizes) -> Experiment:
     """A small released Chameleon 7B without dropout, as one of `SYSTEMS`."""
     base = published("chameleon_7b_released", "dense")
     towers, routing = SYSTEMS[system]
+    routing = routing.at_depth(sizes.num_layers)
     model = dataclasses.replace(
         base.model,
         width=sizes.width,

@@ -25,7 +25,7 @@ _RUN_AGAIN = (75, 76)
 """Exit codes of a run that saved, or lost another process, and has to go on."""
 
 _MEDIANS = ("step_seconds", "tokens_per_second", "input_wait_share")
-_KEPT = re.compile(r"kept/run_\d+/(.+)")
+_KEPT = re.compile(r"kept/layer_\d+/(.+)")
 _MOST_SHOWN = 12
 
 

@@ -11,9 +11,12 @@ about seven minutes on two CPU cores.
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths, ModelConfig
-from unimod_jax.objectives import NextToken
+from unimod_jax.objectives import IMAGE_TO_TEXT, INTERLEAVED, TEXT_TO_IMAGE, NextToken
 from unimod_jax.training import Experiment, TaskShares, TrainingConfig
+
+_ROUTED = (INTERLEAVED, TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 
 
 def experiment() -> Experiment:
@@ -21,9 +24,7 @@ def experiment() -> Experiment:
     return Experiment(
         objective=NextToken(),
         model=ModelConfig(modalities=(TEXT, IMAGE, SPEECH)),
-        mod=MixtureOfDepths(
-            tasks=("interleaved", "text_to_image", "image_to_text"), keep_ratio=0.5
-        ),
+        mod=MixtureOfDepths(same_for(_ROUTED, last_half(4, 0.5))),
         data=DataConfig(
             batch_size=64,
             caption_tokens=9,

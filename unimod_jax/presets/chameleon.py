@@ -9,6 +9,7 @@ prints no optimiser for this setting, so Chameleon's is borrowed.
 
 import dataclasses
 
+from unimod_jax import mod
 from unimod_jax.layout import IMAGE, SPEECH, TEXT
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.mot import swiglu_width
@@ -48,10 +49,12 @@ _SPEECH_SIZES = dataclasses.replace(
     _SIZES, interleaved_slots=((TEXT, 1472), (IMAGE, 2048), (SPEECH, 576))
 )
 
-LAST_HALF = MixtureOfDepths(
-    "last_half", (TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED), keep_ratio=0.5
-)
-"""UniMoD was never tried on these models: this project's own choice."""
+
+def last_half_of(num_layers: int) -> MixtureOfDepths:
+    """UniMoD was never tried on these models: this project's own choice."""
+    tasks = (TEXT_TO_IMAGE, IMAGE_TO_TEXT, INTERLEAVED)
+    return MixtureOfDepths(mod.same_for(tasks, mod.last_half(num_layers, 0.5)))
+
 
 _RECIPE = Recipe(
     steps=160_000,
@@ -186,7 +189,7 @@ def _chameleon(
         patch_size=0,
         recipe=recipe,
         batch_rows=batch_rows,
-        unimod=LAST_HALF,
+        unimod=last_half_of(model.num_layers),
         mean_tasks=(INTERLEAVED,),
         typical_text_tokens=40,
         sources=sourced(_SOURCES, {}),

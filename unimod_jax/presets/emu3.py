@@ -7,6 +7,7 @@ lines of 64 codes, each line closed by a token of its own. UniMoD (2502.06474, s
 
 import dataclasses
 
+from unimod_jax import mod
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
@@ -34,7 +35,9 @@ _MODEL = ModelConfig(
     compute_dtype="bfloat16",
 )
 
-UNIMOD = MixtureOfDepths("last_half", (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.2)
+UNIMOD = MixtureOfDepths(
+    mod.same_for((TEXT_TO_IMAGE, IMAGE_TO_TEXT), mod.last_half(_MODEL.num_layers, 0.2))
+)
 
 _BATCH_ROWS = 2 * 4 * 8
 _UNDERSTANDING_ROWS = 665_000

@@ -8,7 +8,8 @@ last twelve layers: generation keeps 0.8, understanding from 1 down to 0.2.
 
 import dataclasses
 
-from unimod_jax.models import MixtureOfDepths, ModelConfig, TaskDepth
+from unimod_jax import mod
+from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
     TEXT_TO_IMAGE,
@@ -37,18 +38,10 @@ _MODEL = ModelConfig(
 )
 
 UNIMOD = MixtureOfDepths(
-    "last_half",
-    (TEXT_TO_IMAGE, IMAGE_TO_TEXT),
-    keep_ratio=0.8,
-    task_depths=(
-        TaskDepth(
-            IMAGE_TO_TEXT,
-            "last_half",
-            keep_ratio=1.0,
-            final_keep_ratio=0.2,
-            schedule="linear",
-        ),
-    ),
+    (
+        mod.TaskPlan(TEXT_TO_IMAGE, mod.last_half(_MODEL.num_layers, 0.8)),
+        mod.TaskPlan(IMAGE_TO_TEXT, mod.last_half(_MODEL.num_layers, 1.0, 0.2)),
+    )
 )
 """Its FLOPs give away the shape: a mean of 0.6 with both endpoints included."""
 

@@ -10,9 +10,9 @@ import dataclasses
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.objectives import INTERLEAVED, ImageDiffusion, SequenceSizes
 from unimod_jax.presets.chameleon import (
-    LAST_HALF,
     ROUTING_SOURCE,
     TEXT_SOURCE,
+    last_half_of,
     llama,
 )
 from unimod_jax.presets.preset import Preset
@@ -100,7 +100,7 @@ def _transfusion(label: str, width: int, layers: int, heads: int) -> Preset:
         patch_size=_PATCH_SIZE,
         recipe=_RECIPE,
         batch_rows=512,
-        unimod=LAST_HALF,
+        unimod=last_half_of(layers),
         mean_tasks=(INTERLEAVED,),
         typical_text_tokens=40,
         sources=tuple(_SOURCES.items()),

@@ -119,7 +119,7 @@ class Experiment:
       objective: what is trained and how images are represented.
       model: sizes of the transformer.
       mot: which components are untied by modality.
-      mod: which layers route which tasks.
+      mod: which tasks are routed in which layers.
       data: which records, and how they become tokens.
       task_shares: how a step's rows are divided among the tasks.
       training: optimiser and schedule.
@@ -143,7 +143,8 @@ class Experiment:
     notation: Notation | None = None
 
     def __post_init__(self) -> None:
-        """Checks that the model has the modalities of its data, and tasks to train."""
+        """Checks that the plan is of the model's depth, and the data of its kind."""
+        self.mod.routes(self.model.num_layers)
         wanted = {TEXT, IMAGE} | ({SPEECH} if self.data.speech_feature else set())
         if not wanted <= set(self.model.modalities):
             raise ValueError(

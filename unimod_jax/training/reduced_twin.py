@@ -10,7 +10,7 @@ import dataclasses
 from unimod_jax.data import DataConfig
 from unimod_jax.data.spoken_digits import LONGEST, NUM_UNITS
 from unimod_jax.layout import SPEECH
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
+from unimod_jax.models import MixtureOfTransformers, ModelConfig
 from unimod_jax.objectives import ImageDiffusion, Objective
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training.experiment import Experiment, TaskShares
@@ -31,8 +31,8 @@ def reduced_twin(
     Args:
       experiment: of any size.
       width: D of the small model, a multiple of 16; it has four heads.
-      num_layers: layers of the small model. Layers named by number move to the same
-        relative depth.
+      num_layers: layers of the small model. Each routes as the layer at the same
+        relative depth does (`mod.resampled`); untied layers move there too.
 
     Returns:
       200 steps of a small batch in float32 on one device. The recipe keeps what is not
@@ -45,7 +45,7 @@ def reduced_twin(
         objective=_of_pixels(experiment.objective),
         model=_reduced_model(experiment.model, width, num_layers),
         mot=_reduced_towers(experiment.mot, old, num_layers),
-        mod=_reduced_routing(experiment.mod, old, num_layers),
+        mod=experiment.mod.at_depth(num_layers),
         data=_digits(experiment),
         training=dataclasses.replace(
             experiment.training,
@@ -89,19 +89,6 @@ def _reduced_towers(
 ) -> MixtureOfTransformers:
     layers = _same_depth(towers.untied_layers, old, new)
     return dataclasses.replace(towers, untied_layers=layers)
-
-
-def _reduced_routing(routing: MixtureOfDepths, old: int, new: int) -> MixtureOfDepths:
-    return dataclasses.replace(
-        routing,
-        routed_layers=_same_depth(routing.routed_layers, old, new),
-        task_depths=tuple(
-            dataclasses.replace(
-                depth, routed_layers=_same_depth(depth.routed_layers, old, new)
-            )
-            for depth in routing.task_depths
-        ),
-    )
 
 
 def _same_depth[Name: str](
