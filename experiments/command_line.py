@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from unimod_jax.mod import LayerPlan, TaskPlan, plan_from
 from unimod_jax.mod.plan_file import NONE
@@ -175,7 +175,8 @@ def _with_plans(experiment: Experiment, arguments: Sequence[str]) -> Any:
 
     @registry.primitive_rule
     def plans(info: constructors.PrimitiveTypeInfo) -> Any:
-        if info.type != tuple[TaskPlan, ...]:
+        # Tyro hands on an older spelling of tuple[TaskPlan, ...].
+        if get_args(info.type) != (TaskPlan, ...):
             return None
         return constructors.PrimitiveConstructorSpec(
             nargs=1,

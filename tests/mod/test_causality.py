@@ -20,11 +20,11 @@ from tests.models.tiny_model import (
     forward,
     random_document,
     random_variables,
+    routed_in,
     stack,
     tiny_spec,
 )
 from unimod_jax.layout import IMAGE, TEXT, Document, lay_out
-from unimod_jax.models import MixtureOfDepths
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import (
     IMAGE_TO_TEXT,
@@ -33,7 +33,7 @@ from unimod_jax.objectives import (
     NextToken,
 )
 
-ROUTED = MixtureOfDepths((0, 1), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.6)
+ROUTED = routed_in((0, 1), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.6)
 MODALITIES = (TEXT, IMAGE)
 # begin, four of four prompt tokens, begin_image, four codes, end_image.
 ROW_LENGTH = 11

@@ -6,7 +6,7 @@ import jax
 import pytest
 from flax import linen as nn
 
-from tests.models.tiny_model import SIZES, tiny_spec
+from tests.models.tiny_model import SIZES, routed_in, tiny_spec
 from unimod_jax.layout import SPEECH
 from unimod_jax.models import (
     MixtureOfDepths,
@@ -56,13 +56,12 @@ PHI = {
 }
 DENSE = MixtureOfTransformers(())
 EXPERTS = MixtureOfTransformers((), expert_towers=("shared",))
-NOT_ROUTED = MixtureOfDepths("none", ())
+NOT_ROUTED = MixtureOfDepths()
 
 
-def routed(**options) -> MixtureOfDepths:
+def routed(keep_ratio=0.5, **options) -> MixtureOfDepths:
     # Layers that differ are not scanned together; XLA counts a scanned body once.
-    half = MixtureOfDepths((1,), (TEXT_TO_IMAGE,), keep_ratio=0.5)
-    return dataclasses.replace(half, **options)
+    return routed_in((1,), (TEXT_TO_IMAGE,), keep_ratio, **options)
 
 
 def wide_spec(towers=DENSE, routing=NOT_ROUTED, patch_size=0, **config):

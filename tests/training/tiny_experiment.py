@@ -3,9 +3,10 @@
 import dataclasses
 from pathlib import Path
 
+from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig
-from unimod_jax.models import MixtureOfDepths, ModelConfig
-from unimod_jax.objectives import NextToken, Objective
+from unimod_jax.models import ModelConfig
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE, NextToken, Objective
 from unimod_jax.training import Experiment, TaskShares, TrainingConfig
 
 
@@ -19,7 +20,9 @@ def tiny_experiment(
         model=ModelConfig(
             width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
         ),
-        mod=MixtureOfDepths(routed_layers=(0,), keep_ratio=0.5),
+        mod=routed_in(
+            (0,), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.5, num_layers=1
+        ),
         data=DataConfig(directory=str(data_directory), batch_size=8, caption_tokens=9),
         task_shares=TaskShares(text_to_image=1, image_to_text=0, text_only=0),
         training=TrainingConfig(**(steps | training)),

@@ -8,7 +8,6 @@ from experiments.published import published
 from unimod_jax.data import Record, TextTokenizer
 from unimod_jax.data.example_rows import first_rows
 from unimod_jax.layout import UnifiedBatch
-from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
 from unimod_jax.training import Assembly, Experiment, TaskShares, reduced_twin
 
@@ -53,7 +52,6 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
     )
     return dataclasses.replace(
         twin,
-        mod=_in_second_layer(twin.mod) if num_layers == 2 else twin.mod,
         data=data,
         task_shares=shares,
         training=training,
@@ -61,22 +59,7 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
 
 
 def _routes(experiment: Experiment) -> bool:
-    plan = experiment.mod.layer_plan(experiment.model.num_layers)
-    return any(layer.routes for layer in plan)
-
-
-def _in_second_layer(routing: MixtureOfDepths) -> MixtureOfDepths:
-    """The same plan of two layers, named by number."""
-    numbered = dataclasses.replace(
-        routing,
-        routed_layers=(1,),
-        task_depths=tuple(
-            dataclasses.replace(depth, routed_layers=(1,))
-            for depth in routing.task_depths
-        ),
-    )
-    assert numbered.layer_plan(2) == routing.layer_plan(2)
-    return numbered
+    return any(experiment.mod.routes(experiment.model.num_layers))
 
 
 def _tasks_that_matter(twin: Experiment) -> TaskShares:

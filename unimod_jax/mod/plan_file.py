@@ -90,9 +90,7 @@ def _ratios(text: str, num_layers: int) -> LayerRatios:
         raise ValueError(
             f"plan {text!r} cannot be read ({error}); give {_FORMS}."
         ) from None
-    ratios = make(num_layers, ratio, *final, *words[2:3], *levels)
-    # Names the layer of a ratio that is no share.
-    return TaskPlan("of " + text, ratios).keep_ratios
+    return make(num_layers, ratio, *final, *words[2:3], *levels)
 
 
 def _in_numbered(num_layers: int, *ramp: Any, layers: Sequence[int]) -> LayerRatios:

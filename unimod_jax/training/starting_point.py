@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models.warm_start import warm_start
@@ -20,6 +21,7 @@ from unimod_jax.training.experiment import Assembly, Experiment
 from unimod_jax.training.newest_variables import newest_variables
 from unimod_jax.training.processes import ALONE, Processes
 from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.sharded_step import abstract_state
 from unimod_jax.training.state import TrainState
 
 _PICTURES = (
@@ -112,19 +114,20 @@ class StartingPoint:
         """
         experiment = assembly.experiment
         mine = Assembly(dataclasses.replace(self.experiment, mesh=experiment.mesh))
-        mesh, rules = make_mesh(experiment.mesh), experiment.sharding
-        held, _ = newest_variables(self.run, mine, mesh, rules, processes)
 
         def start(held: Any, fresh: Any) -> Any:
-            designs = mine.spec.designs, assembly.spec.designs
-            return warm_start(held, designs[0], fresh, designs[1])
+            return warm_start(held, mine.spec.designs, fresh, assembly.spec.designs)
 
-        fresh = state.variables()
-        places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+        shapes = [nn.unbox(abstract_state(a).variables()) for a in (mine, assembly)]
         try:
-            variables = jax.jit(start, out_shardings=places)(held, fresh)
+            jax.eval_shape(start, *shapes)
         except ValueError as error:
             raise RunError(f"{self.run.path} cannot start this run: {error}") from error
+        mesh, rules = make_mesh(experiment.mesh), experiment.sharding
+        held, _ = newest_variables(self.run, mine, mesh, rules, processes)
+        fresh = state.variables()
+        places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+        variables = jax.jit(start, out_shardings=places)(held, fresh)
         return dataclasses.replace(
             state, params=variables["params"], router_state=variables[STATE]
         )
