@@ -15,6 +15,7 @@ from typing import Any
 
 from experiments.command_line import one_sentence_errors
 from unimod_jax.layout import RowLayout
+from unimod_jax.mod import plan_from
 from unimod_jax.models import ModelSpec, cache_bytes
 from unimod_jax.models.accounting import (
     CONVENTIONS,
@@ -39,6 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="dense",
         help="what is untied and routed, see --list (default: dense)",
     )
+    parser.add_argument(
+        "--plan",
+        metavar="FILE|MAKER",
+        help="other keep ratios: a file, or the short form of a function that makes "
+        "them, such as last_half:0.4, for the tasks that the preset routes",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--recipe",
@@ -59,16 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.recipe and not options.json:
             print("\n".join(_recipe(of)))
             return
-        found = account(of, options.variant)
+        found = account(of, options.variant, options.plan)
         print(json.dumps(found, indent=2) if options.json else "\n".join(_table(found)))
 
 
-def account(of: Preset, variant: str) -> dict[str, Any]:
+def account(of: Preset, variant: str, plan: str | None = None) -> dict[str, Any]:
     """What a preset costs in one of the papers' variants, beside its dense twin.
 
     Args:
       of: the preset.
       variant: a name of `VARIANTS`.
+      plan: in place of the variant's, as `mod.plan_from` reads it.
 
     Returns:
       What `--json` prints: counts are per row, except `parameters`. `kv_cache_bytes`
@@ -76,9 +84,14 @@ def account(of: Preset, variant: str) -> dict[str, Any]:
       and `sources` are the preset's, whatever the variant.
 
     Raises:
-      ValueError: for a variant that is unknown or does not apply.
+      ValueError: for a variant that is unknown or does not apply, or a plan that cannot
+        be read or is of another depth.
     """
     spec = model_spec(of, variant)
+    if plan is not None:
+        ratios = plan_from(plan, of.unimod.tasks, of.model.num_layers)
+        routing = dataclasses.replace(spec.routing, plan=ratios)
+        spec = dataclasses.replace(spec, routing=routing)
     twin = spec.dense_twin()
     layouts, twin_layouts = of.layouts(spec), of.layouts(twin)
     forward = _forward(spec, layouts, of)
@@ -88,6 +101,7 @@ def account(of: Preset, variant: str) -> dict[str, Any]:
         "preset": of.name,
         "title": of.title,
         "variant": variant,
+        "plan": {p.task: list(p.keep_ratios) for p in spec.routing.plan},
         "parameters": {
             "total": count.total,
             "activated": count.activated,

@@ -15,10 +15,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 from typing import override as override_method
 
 from experiments.options import refuse_options
+from unimod_jax.mod import LayerPlan, TaskPlan, plan_from
+from unimod_jax.mod.plan_file import NONE
 from unimod_jax.training import Experiment, RunError, reduced_twin
 
 _FOLDER = Path(__file__).parent
@@ -190,6 +192,9 @@ def override(
 ) -> Experiment:
     """Applies options such as `--training.steps 20`.
 
+    `--mod.plan` takes a file or the short form of a function (`mod.plan_from`), for the
+    tasks that the experiment routes.
+
     Args:
       experiment: the defaults.
       arguments: dotted options; `--help` prints them all and exits.
@@ -214,12 +219,51 @@ def override(
             args=list(arguments),
             config=(tyro.conf.AvoidSubcommands,),
             use_underscores=True,
+            registry=_with_plans(experiment, arguments),
         )
     tasks = tuple(
         dataclasses.replace(task, **vars(getattr(given.tasks, task.name)))
         for task in experiment.tasks
     )
     return dataclasses.replace(experiment, **vars(given) | {"tasks": tasks})
+
+
+def _with_plans(experiment: Experiment, arguments: Sequence[str]) -> Any:
+    """Tyro's registry with one more kind of value: layer plans."""
+    from tyro import constructors
+
+    # A plan is of the depth that the same command line may ask for.
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    options = ("--model.num_layers", "--model.num-layers")
+    parser.add_argument(*options, dest="depth", nargs="?", default=None)
+    asked = parser.parse_known_args(list(arguments))[0].depth or ""
+    depth = int(asked) if asked.isdecimal() else experiment.model.num_layers
+
+    def plan(words: list[str]) -> LayerPlan:
+        return plan_from(words[0], experiment.mod.tasks, depth)
+
+    registry = constructors.ConstructorRegistry()
+
+    @registry.primitive_rule
+    def plans(info: constructors.PrimitiveTypeInfo) -> Any:
+        # Tyro hands on an older spelling of tuple[TaskPlan, ...].
+        if get_args(info.type) != (TaskPlan, ...):
+            return None
+        return constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FILE|MAKER",
+            instance_from_str=plan,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: [_in_words(value)],
+        )
+
+    return registry
+
+
+def _in_words(plan: LayerPlan) -> str:
+    """A plan in a line of help."""
+    tasks = [f"{p.task} in {sum(r is not None for r in p.keep_ratios)}" for p in plan]
+    return f"{', '.join(tasks)} layers" if tasks else NONE
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--start-from",
         type=Path,
         metavar="DIR",
-        help="a converted model: its architecture and weights, with the experiment's "
-        "towers, routing and recipe",
+        help="a run or a converted model: its architecture and weights, with the "
+        "experiment's towers, routing and recipe",
     )
     parser.add_argument(
         "--image-tokenizer",

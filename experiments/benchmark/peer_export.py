@@ -1,6 +1,6 @@
 """What the PyTorch process starts from: our parameters and batch, under its names.
 
-Runs of layers are taken apart, and kernels [D, F] turned into torch's weights [F, D],
+Layers are taken apart, and kernels [D, F] turned into torch's weights [F, D],
 with the projections side by side that PyTorch computes in one product.
 """
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from experiments.command_line import num_cores
 from unimod_jax import mod
 from unimod_jax.layout import TokenGroup
 from unimod_jax.models import ModelSpec
+from unimod_jax.models.parameter_path import LAYERS, layered
 from unimod_jax.training import Assembly
 from unimod_jax.training.prepared_step import PreparedStep
 
@@ -41,8 +41,8 @@ def torch_parameters(params: Any, spec: ModelSpec) -> Arrays:
       ValueError: for parameters that the PyTorch model has no place for.
     """
     ours = {
-        name: np.asarray(leaf)
-        for name, leaf in traverse_util.flatten_dict(params, sep="/").items()
+        "/".join(path): np.asarray(leaf)
+        for path, leaf in layered(params, spec.designs).items()
     }
     theirs = {
         "embedding.weight": ours.pop("embedding/table"),
@@ -51,15 +51,11 @@ def torch_parameters(params: Any, spec: ModelSpec) -> Arrays:
     for name in [name for name in ours if name.startswith("final_norm/")]:
         tower = name.split("/")[1]
         theirs[f"final_norm.{tower}.weight"] = ours.pop(name)
-    first = 0
-    for run, (_, length) in enumerate(mod.runs(spec.designs)):
-        prefix = f"transformer/run_{run}/"
+    for layer in range(len(spec.designs)):
+        prefix = f"{LAYERS}/{layer}/"
         names = [name for name in ours if name.startswith(prefix)]
-        stacked = {name.removeprefix(prefix): ours.pop(name) for name in names}
-        for layer in range(length):
-            own = {name: array[layer] for name, array in stacked.items()}
-            theirs |= _of_layer(own, f"layers.{first + layer}.")
-        first += length
+        own = {name.removeprefix(prefix): ours.pop(name) for name in names}
+        theirs |= _of_layer(own, f"layers.{layer}.")
     _refuse_rest(ours)
     return {name: np.ascontiguousarray(x, np.float32) for name, x in theirs.items()}
 
@@ -173,8 +169,8 @@ def peer_config(assembly: Assembly) -> dict[str, Any]:
     tower_of = {m: tower_of_stream[s.name] for s in spec.streams for m in s.modalities}
     routes = {
         number: route
-        for number, layer in enumerate(spec.plan)
-        if (route := layer.route_of(layout.task))
+        for number, design in enumerate(spec.designs)
+        if (route := design.route_of(layout.task))
     }
     ratio = max((route.keep_ratio for route in routes.values()), default=0.0)
     return {

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from experiments.published import published, with_grey_images
 from unimod_jax.layout import next_token_tasks, shared
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.objectives import NextToken
@@ -22,10 +23,12 @@ SYSTEMS: dict[str, tuple[MixtureOfTransformers, MixtureOfDepths]] = {
     # last layers keep in Show-o (2502.06474, section 5.1).
     "mod": (
         DENSE[0],
-        MixtureOfDepths(tasks=("text_to_image",), keep_ratio=0.2, causal_rule="top_k"),
+        MixtureOfDepths(
+            same_for(("text_to_image",), last_half(12, 0.2)), causal_rule="top_k"
+        ),
     ),
 }
-"""Name -> towers and routing."""
+"""Name -> towers and routing, at a depth of twelve layers."""
 
 
 class PeerSizes(NamedTuple):
@@ -56,6 +59,7 @@ def peer_experiment(system: str, sizes: PeerSizes) -> Experiment:
     """A small released Chameleon 7B without dropout, as one of `SYSTEMS`."""
     base = published("chameleon_7b_released", "dense")
     towers, routing = SYSTEMS[system]
+    routing = routing.at_depth(sizes.num_layers)
     model = dataclasses.replace(
         base.model,
         width=sizes.width,

@@ -12,6 +12,7 @@ from experiments.benchmark.race import race_experiments
 from experiments.benchmark.suite import Record, Setting, SuiteResult
 from experiments.benchmark.workload import Size, sized
 from unimod_jax.evaluation import realised_saving
+from unimod_jax.mod import last_half
 
 _BOTH = {"text_to_image": 1, "image_to_text": 1}
 _EIGHT = dict.fromkeys(_BOTH, 8)
@@ -65,7 +66,8 @@ def routing_suite(setting: Setting) -> SuiteResult:
     unimod = sized("emu3", "unimod", sizes["emu3"])
     emu3 = {"dense": unimod.dense_twin()} | {
         _keeping(ratio): dataclasses.replace(
-            unimod, mod=dataclasses.replace(unimod.mod, keep_ratio=ratio)
+            unimod,
+            mod=unimod.mod.with_ratios(last_half(unimod.model.num_layers, ratio)),
         )
         for ratio in SWEEP
     }

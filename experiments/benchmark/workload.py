@@ -1,8 +1,8 @@
 """What a benchmark trains: a published system, as it is or reduced.
 
 Reduced on a CPU are width, heads, depth, vocabulary and rows per step. Never the plan
-(which layers route how many tokens), the architecture, or what a row is made of.
-Dropout is off: the published models are compared without it.
+(which share of the depth routes how many tokens), the architecture, or what a row is
+made of. Dropout is off: the published models are compared without it.
 """
 
 import dataclasses
@@ -93,6 +93,7 @@ def sized(preset: str, variant: str, size: Size) -> Experiment:
             embedding_dropout=0.0,
             **changed,
         ),
+        mod=whole.mod.at_depth(num_layers),
         data=dataclasses.replace(data, batch_size=sum(size.rows.values())),
         tasks=with_shares(whole.tasks, size.rows),
     )

@@ -17,6 +17,7 @@ from unimod_jax.data import Image as ImagePart
 from unimod_jax.data import RowTemplates, document
 from unimod_jax.evaluation import Sampler, TrainedRun, open_run
 from unimod_jax.layout import TokenGroup, with_segments
+from unimod_jax.mod import last_half
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.released_models import (
     AS_RELEASED,
@@ -79,7 +80,7 @@ def _small(experiment: Experiment) -> Experiment:
     return dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, compute_dtype="float32"),
-        mod=_keeping_everything(experiment.mod),
+        mod=_keeping(experiment.mod, 1.0),
         data=dataclasses.replace(
             experiment.data,
             name="handwritten_digits",
@@ -101,16 +102,9 @@ def _small(experiment: Experiment) -> Experiment:
     )
 
 
-def _keeping_everything(routing: MixtureOfDepths) -> MixtureOfDepths:
-    return dataclasses.replace(
-        routing,
-        keep_ratio=1.0,
-        final_keep_ratio=None,
-        task_depths=tuple(
-            dataclasses.replace(depth, keep_ratio=1.0, final_keep_ratio=None)
-            for depth in routing.task_depths
-        ),
-    )
+def _keeping(routing: MixtureOfDepths, ratio: float) -> MixtureOfDepths:
+    depth = max((len(of_task.keep_ratios) for of_task in routing.plan), default=0)
+    return routing.with_ratios(last_half(depth, ratio))
 
 
 def _sampler(trained: TrainedRun) -> Sampler:
@@ -176,7 +170,7 @@ def train_both(journey: Journey) -> str:
     start = StartingPoint.open(journey.folder / "dense")
     both = journey.converted("both").experiment
     experiment = start.adopted_by(
-        dataclasses.replace(both, mod=dataclasses.replace(both.mod, keep_ratio=0.5))
+        dataclasses.replace(both, mod=_keeping(both.mod, 0.5))
     )
     run = train(experiment, journey.folder / "trained", start=start)
     losses = _losses(run)

@@ -11,6 +11,7 @@ Expect: 0.98 of all slots filled; the tiny form's loss falls from 7 to 5 in 200 
 from unimod_jax.data import DataConfig
 from unimod_jax.data.textbook import DATA_SET
 from unimod_jax.layout import IMAGE, TEXT, DocumentRows, Task
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.training import Experiment, TrainingConfig
@@ -26,7 +27,7 @@ def experiment() -> Experiment:
         objective=ImageDiffusion(),
         # One token in twenty is of a figure, of 64 patches.
         tasks=(Task("interleaved", documents=_ROWS),),
-        mod=MixtureOfDepths(tasks=("interleaved",), keep_ratio=0.5),
+        mod=MixtureOfDepths(same_for(("interleaved",), last_half(4, 0.5))),
         data=DataConfig(
             name=DATA_SET,
             parts=("parts",),

@@ -33,7 +33,7 @@ _DOES_NOT_FIT, _RUN_AGAIN = 3, (75, 76)
 
 _SENT, _NEEDED, _GB = "collective_bytes_per_chip", "bytes_per_chip", 1e9
 _MEDIANS = ("step_seconds", "tokens_per_second", "input_wait_share")
-_KEPT = re.compile(r"kept/run_\d+/(.+)")
+_KEPT = re.compile(r"kept/layer_\d+/(.+)")
 
 type Figures = Mapping[str, float | bool | str]
 

@@ -11,6 +11,7 @@ Expect: the text loss falls below 0.8 in 400 steps; a minute on two CPU cores.
 from unimod_jax.data import DataConfig
 from unimod_jax.data.spoken_digits import LONGEST, NUM_UNITS
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, Piece, SpecialTokens, Task
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Experiment, TrainingConfig
@@ -38,7 +39,9 @@ def experiment() -> Experiment:
         objective=NextToken(),
         tasks=speech_tasks(),
         model=ModelConfig(modalities=(TEXT, IMAGE, SPEECH)),
-        mod=MixtureOfDepths(tasks=("speech_to_text", "text_to_speech"), keep_ratio=0.5),
+        mod=MixtureOfDepths(
+            same_for(("speech_to_text", "text_to_speech"), last_half(4, 0.5))
+        ),
         data=DataConfig(
             parts=("text=captions", "speech"),
             caption_tokens=9,

@@ -10,6 +10,7 @@ Expect: the loss of answers falls below 0.3 in 400 steps; two minutes on two CPU
 
 from unimod_jax.data import DataConfig
 from unimod_jax.layout import IMAGE, TEXT, Piece, SpecialTokens, Task
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Experiment, TrainingConfig
@@ -53,7 +54,7 @@ def experiment() -> Experiment:
     return Experiment(
         objective=NextToken(),
         tasks=(questions(),),
-        mod=MixtureOfDepths(tasks=("questions",), keep_ratio=0.5),
+        mod=MixtureOfDepths(same_for(("questions",), last_half(4, 0.5))),
         data=DataConfig(parts=("image", "turns"), batch_size=64),
         training=TrainingConfig(steps=400, warmup_steps=40, checkpoint_every=200),
     )

@@ -10,6 +10,7 @@ Expect: the image loss falls below 1.0 in 400 steps; three minutes on two CPU co
 from unimod_jax.data import DataConfig
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.layout import IMAGE, TASK_IDS, Piece, SpecialTokens, Task
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
 from unimod_jax.training import Experiment, TrainingConfig
@@ -53,7 +54,7 @@ def experiment() -> Experiment:
     return Experiment(
         objective=MaskedImage(),
         tasks=(image_to_image(),),
-        mod=MixtureOfDepths(tasks=("image_to_image",), keep_ratio=0.5),
+        mod=MixtureOfDepths(same_for(("image_to_image",), last_half(4, 0.5))),
         data=DataConfig(parts=("image", "negative", "text=captions"), batch_size=48),
         training=TrainingConfig(steps=400, warmup_steps=40, checkpoint_every=200),
         sampling=SamplingConfig(temperature=4.0, num_steps=16),

@@ -20,9 +20,12 @@ from unimod_jax.layout import (
     next_token_tasks,
     shared,
 )
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Experiment, TrainingConfig
+
+_ROUTED = ("interleaved", "text_to_image", "image_to_text")
 
 
 def experiment() -> Experiment:
@@ -36,9 +39,7 @@ def experiment() -> Experiment:
             ),
         ),
         model=ModelConfig(modalities=(TEXT, IMAGE, SPEECH)),
-        mod=MixtureOfDepths(
-            tasks=("interleaved", "text_to_image", "image_to_text"), keep_ratio=0.5
-        ),
+        mod=MixtureOfDepths(same_for(_ROUTED, last_half(4, 0.5))),
         data=DataConfig(
             batch_size=64,
             caption_tokens=9,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from tests.models.tiny_model import QUICK_TO_COMPILE, flat
+from tests.models.tiny_model import QUICK_TO_COMPILE, flat, routed_in
 from unimod_jax.convert import (
     ConversionError,
     new_manifest,
@@ -23,7 +23,6 @@ from unimod_jax.convert import (
 from unimod_jax.convert.growth import grown_manifest, growth
 from unimod_jax.layout import InterleavedLayout
 from unimod_jax.models import (
-    MixtureOfDepths,
     MixtureOfTransformers,
     ModelSpec,
     UnifiedModel,
@@ -40,7 +39,7 @@ PHI = dataclasses.replace(
 )
 SHOW_O = show_o.begun_from(PHI, ROWS)
 FLOAT16 = np.dtype(np.float16)
-ROUTED = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=0.5)
+ROUTED = routed_in((1, 2), ("interleaved",), keep_ratio=0.5, num_layers=3)
 MODELS = {
     "dense": DENSE,
     "towers": (MixtureOfTransformers(), DENSE[1]),

@@ -36,7 +36,7 @@ def hidden_states(name):
     model = UnifiedModel(of).bind(variables)
     hidden, geometry = model._enter({"interleaved": group})
     c = of.config
-    layer = Transformer(c.block_config(of.towers), of.designs[:1], of.streams)
+    layer = Transformer(c, of.designs[:1], of.streams)
     apply = jax.jit(layer.apply, compiler_options=QUICK_TO_COMPILE)
     stages = {"embedding": hidden}
     stacked = variables["params"]["transformer"]["run_0"]

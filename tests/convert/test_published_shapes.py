@@ -16,7 +16,8 @@ from unimod_jax.layout import InterleavedLayout
 from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
 from unimod_jax.models.config import DENSE
-from unimod_jax.models.warm_start import dense_sources
+from unimod_jax.models.warm_start import stacked_sources
+from unimod_jax.objectives import "interleaved"
 from unimod_jax.presets import model_spec, preset
 
 
@@ -73,7 +74,7 @@ def test_every_parameter_of_the_preset_has_its_tensor(name):
     rows = InterleavedLayout("interleaved", spec.streams, (("text", 2),))
     shapes = parameter_shapes(spec, {"interleaved": rows})
     dense = {path: entry.parameter_shape for path, entry in table.items()}
-    sources = dense_sources(shapes, spec, dense)
+    sources = stacked_sources(shapes, spec.designs, dense)
     assert sources.keys() == shapes.keys()
     assert {source for each in sources.values() for source in each} == dense.keys()
 
@@ -146,7 +147,7 @@ def test_released_weights_start_the_variants_that_the_papers_compare(name, varia
     shapes = parameter_shapes(spec, published.layouts(spec))
     table = LAYOUTS[layout].weights(published.model, 1)
     dense = {path: entry.parameter_shape for path, entry in table.items()}
-    sources = dense_sources(shapes, spec, dense)
+    sources = stacked_sources(shapes, spec.designs, dense)
     assert {source for each in sources.values() for source in each} == dense.keys()
     without = {path for path in shapes if path not in sources}
     assert all("routers_" in path[2] for path in without)

@@ -19,7 +19,7 @@ from tests.convert.golden_models import (
     spec,
     table,
 )
-from tests.models.tiny_model import flat
+from tests.models.tiny_model import flat, routed_in
 from unimod_jax.convert import (
     KERNEL_2D,
     TRANSPOSED,
@@ -37,13 +37,14 @@ from unimod_jax.convert import (
     write_files,
 )
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
+from unimod_jax.models import MixtureOfTransformers
+from unimod_jax.objectives import "interleaved"
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 WITHOUT_NORMS = tuple(
     ("feed_forward", "query", "key", "value", "output", "attention_norm")
 )
-KEEP_ALL = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=1.0)
+KEEP_ALL = routed_in((1, 2), ("interleaved",), keep_ratio=1.0, num_layers=3)
 TOWERS = {
     "all untied": MixtureOfTransformers(),
     "outer layers untied": MixtureOfTransformers(untied_layers=(0, 2)),
@@ -78,7 +79,7 @@ def test_routed_layers_that_keep_everything_change_no_bit():
 
 
 def test_routers_are_fresh_and_have_their_state():
-    half = MixtureOfDepths((1, 2), ("interleaved",), keep_ratio=0.5)
+    half = routed_in((1, 2), ("interleaved",), keep_ratio=0.5, num_layers=3)
     variables = read("emu3", spec("emu3", routing=half))
     router = variables["params"]["transformer"]["run_1"]["routers_interleaved"]
     assert all(not leaf.any() for leaf in jax.tree.leaves(router))

@@ -14,21 +14,23 @@ from tests.convert.golden_models import (
     spec,
     table,
 )
+from tests.models.tiny_model import routed_in
 from unimod_jax.convert import (
     ConversionError,
     new_manifest,
     open_tensor_files,
     write_weights,
 )
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
+from unimod_jax.models import MixtureOfTransformers
+from unimod_jax.objectives import "interleaved"
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 UNTIED, GROUPED = (
     MixtureOfTransformers(),
     MixtureOfTransformers(untied_layers=(1,), tower_groups=(("text", "image"),)),
 )
-ROUTED = MixtureOfDepths("last_half", ("interleaved",), keep_ratio=0.5)
-SKIPPED = MixtureOfDepths((1,), ("interleaved",), keep_ratio=0.0)
+ROUTED = routed_in((1,), ("interleaved",), keep_ratio=0.5)
+SKIPPED = routed_in((1,), ("interleaved",), keep_ratio=0.0)
 
 
 def assert_same_files(name, directory):

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig, SplitRecords, open_split
 from unimod_jax.evaluation import Sampler, TrainedRun, evaluate, open_run
 from unimod_jax.generation import SamplingConfig
-from unimod_jax.models import MixtureOfDepths, ModelConfig
-from unimod_jax.objectives import MaskedImage
+from unimod_jax.models import ModelConfig
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE, MaskedImage
 from unimod_jax.training import Experiment, TaskShares, TrainingConfig, train
 
 STEPS = 4
@@ -28,7 +29,7 @@ def tiny_experiment(data_directory: Path) -> Experiment:
             head_dim=16,
             remat="nothing",
         ),
-        mod=MixtureOfDepths((0, 1), keep_ratio=0.4),
+        mod=routed_in((0, 1), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.4),
         task_shares=TaskShares(text_only=0),
         data=DataConfig(directory=str(data_directory), batch_size=12, caption_tokens=9),
         training=TrainingConfig(

@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig, open_split
 from unimod_jax.evaluation import TrainedRun, open_run
 from unimod_jax.evaluation.decoding_costs import measure_decoding
 from unimod_jax.evaluation.transcription import transcribe, transcription_accuracy
 from unimod_jax.layout import IMAGE, SPEECH, TEXT
-from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.models import ModelConfig
 from unimod_jax.objectives import INTERLEAVED, NextToken
 from unimod_jax.training import Experiment, TaskShares, TrainingConfig, train
 
@@ -29,8 +30,12 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
             remat="nothing",
             modalities=(TEXT, IMAGE, SPEECH),
         ),
-        mod=MixtureOfDepths(
-            (0,), tasks=(INTERLEAVED,), keep_ratio=0.5, causal_rule="predictor"
+        mod=routed_in(
+            (0,),
+            tasks=(INTERLEAVED,),
+            keep_ratio=0.5,
+            causal_rule="predictor",
+            num_layers=1,
         ),
         task_shares=TaskShares(
             text_to_image=0, image_to_text=0, text_only=0, interleaved=1
@@ -75,7 +80,7 @@ def test_decoding_caches_half_and_the_gap_between_the_rules_is_a_share(spoken, r
     ratio = costs.cache_bytes[INTERLEAVED] / costs.dense_cache_bytes[INTERLEAVED]
     assert 0.5 <= ratio < 0.55
     assert set(costs.selection_gap) == {
-        f"run_0/{INTERLEAVED}/{name}" for name in (TEXT, IMAGE, SPEECH)
+        f"layer_0/{INTERLEAVED}/{name}" for name in (TEXT, IMAGE, SPEECH)
     }
     gaps = np.asarray(list(costs.selection_gap.values()))
     # Two steps are not enough for the predictor to agree with top-k everywhere.

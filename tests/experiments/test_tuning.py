@@ -34,12 +34,13 @@ def test_a_tuning_experiment_adopts_a_converted_model(name, converted):
     own = load_experiment(f"tuning/{name}")
     start = StartingPoint.open(converted[TUNING[name]])
     adopted = start.adopted_by(own)
-    assert (adopted.mot, adopted.mod) == (own.mot, own.mod) != DENSE
+    depth = start.experiment.model.num_layers
+    assert (adopted.mot, adopted.mod) == (own.mot, own.mod.at_depth(depth)) != DENSE
     assert adopted.training == own.training
     assert adopted.model == start.experiment.model
     assembly = Assembly(adopted)
-    assert assembly.vocabulary == start.experiment.vocabulary
-    assert any(design.routing.routes for design in assembly.spec.designs)
+    assert assembly.vocabulary == start.experiment.notation.vocabulary
+    assert any(design.routes for design in assembly.spec.designs)
     assert set(assembly.layouts) >= {"text_to_image", "image_to_text"}
 
 
@@ -86,7 +87,10 @@ def test_towers_start_no_run_without_them(converted, tmp_path):
     )
     start = StartingPoint.open(towers)
     dense = StartingPoint.open(converted["emu3"]).experiment
-    with pytest.raises(RunError, match="has towers or routes that the new run has not"):
+    with pytest.raises(
+        RunError,
+        match="has towers image, text but the new model's has",
+    ):
         start.started(None, Assembly(dataclasses.replace(dense, mot=DENSE[0])))
 
 
@@ -98,8 +102,8 @@ def test_pictures_stay_those_of_the_converted_model(converted, tmp_path, capsys)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_training_run_is_no_converted_model(converted, tmp_path):
+def test_a_run_that_saved_nothing_starts_nothing(converted, tmp_path):
     run = RunDirectory(tmp_path / "run")
     run.claim(StartingPoint.open(converted["emu3"]).experiment)
-    with pytest.raises(RunError, match="no weights/, so it is no converted model"):
+    with pytest.raises(RunError, match="neither checkpoints/ nor weights/"):
         StartingPoint.open(run.path)

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.models.tiny_model import QUICK_TO_COMPILE, random_variables
+from tests.models.tiny_model import QUICK_TO_COMPILE, random_variables, routed_in
 from unimod_jax.generation import BoundModel
 from unimod_jax.layout import TokenGroup
 from unimod_jax.models import (
     Caches,
     GroupOutput,
-    MixtureOfDepths,
     ModelSpec,
     UnifiedModel,
 )
@@ -24,7 +23,7 @@ ROUTED_TASKS = ("text_to_image", "image_to_text", "interleaved")
 
 def routing(rule="following_threshold", layers=(0, 1), keep_ratio=0.5, **choices):
     """Both layers of a tiny model keep half of their tokens."""
-    return MixtureOfDepths(
+    return routed_in(
         layers, ROUTED_TASKS, keep_ratio=keep_ratio, causal_rule=rule, **choices
     )
 

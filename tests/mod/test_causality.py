@@ -20,16 +20,16 @@ from tests.models.tiny_model import (
     forward,
     random_document,
     random_variables,
+    routed_in,
     stack,
     tiny_spec,
 )
 from tests.task_rows import layouts
 from unimod_jax.layout import IMAGE, TEXT, Document, lay_out
-from unimod_jax.models import MixtureOfDepths
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import ImageDiffusion, NextToken
 
-ROUTED = MixtureOfDepths((0, 1), ("text_to_image", "image_to_text"), keep_ratio=0.6)
+ROUTED = routed_in((0, 1), ("text_to_image", "image_to_text"), keep_ratio=0.6)
 MODALITIES = (TEXT, IMAGE)
 # begin, four of four prompt tokens, begin_image, four codes, end_image.
 ROW_LENGTH = 11

@@ -1,31 +1,30 @@
-"""A layer plan is data: which layers route which tasks."""
+"""A layer plan is data: per task and layer, how many tokens stay."""
+
+import math
 
 import pytest
 
 from unimod_jax.mod import (
-    LayerSpec,
     Route,
-    TaskPath,
-    every_other_layer,
+    TaskPlan,
+    check_plan,
+    every_other,
+    in_every_other,
+    in_layers,
+    in_stairs,
     last_half,
-    plan_layers,
+    resampled,
+    resampled_plan,
     runs,
+    same_for,
 )
+from unimod_jax.mod.keep_schedule import cosine, linear
 
-DENSE = LayerSpec()
-ROUTE = Route("text_to_image", 0.8)
-ROUTED = LayerSpec((ROUTE,))
-UNDERSTANDING = Route("image_to_text", 0.2)
+ROUTE = Route("drawing", 0.8)
 
 
-def everywhere(route, layers, keep_ratio=None):
-    return TaskPath(route, dict.fromkeys(layers, keep_ratio or route.keep_ratio))
-
-
-def test_runs_are_maximal_and_in_order():
-    plan = plan_layers(5, [everywhere(ROUTE, (1, 2, 4))])
-    assert plan == (DENSE, ROUTED, ROUTED, DENSE, ROUTED)
-    assert runs(plan) == ((DENSE, 1), (ROUTED, 2), (DENSE, 1), (ROUTED, 1))
+def routed(ratios):
+    return [layer for layer, ratio in enumerate(ratios) if ratio is not None]
 
 
 def test_runs_are_of_anything_that_can_be_equal():
@@ -34,81 +33,97 @@ def test_runs_are_of_anything_that_can_be_equal():
     assert runs([]) == ()
 
 
-def test_each_task_takes_its_own_layers_with_a_ratio_for_each():
-    paths = [
-        TaskPath(Route("text_to_image"), {1: 0.9, 3: 0.8}),
-        TaskPath(Route("image_to_text"), {2: 0.6, 3: 0.2}),
-        TaskPath(Route("text_only", router="shared"), {3: 0.5}),
-    ]
-    plan = plan_layers(4, paths)
-    ratios = [{route.task: route.keep_ratio for route in spec.routes} for spec in plan]
-    assert ratios == [
-        {},
-        {"text_to_image": 0.9},
-        {"image_to_text": 0.6},
-        {"text_to_image": 0.8, "image_to_text": 0.2, "text_only": 0.5},
-    ]
-    kinds = [spec.kind for spec in plan]
-    assert kinds == ["dense", "text_to_image-routed", "image_to_text-routed", "shared"]
-    assert [route.router_name for route in plan[3].routes] == [
-        "text_to_image",
-        "image_to_text",
-        "shared",
-    ]
-
-
-def test_a_keep_ratio_of_zero_skips_the_layer():
-    # Early exit of one task after layer 1, whatever its streams' own ratios.
-    route = Route("text_to_image", stream_keep_ratios=(("text", 0.9),))
-    plan = plan_layers(4, [TaskPath(route, {2: 0.0, 3: 0.0})])
-    assert plan[:2] == (DENSE, DENSE)
-    for spec in plan[2:]:
-        assert spec.route_of("text_to_image").skips_layer
-        assert spec.route_of("image_to_text") is None
-    assert not ROUTE.skips_layer
-
-
-def test_layers_with_other_ratios_are_other_runs():
-    slower = LayerSpec((Route("text_to_image", 0.7),))
-    assert runs((ROUTED, slower, slower)) == ((ROUTED, 1), (slower, 2))
-
-
 def test_unimod_routes_the_last_half():
     # 2502.06474, section 5.1: 12..23 of Show-o's 24 layers, 16..31 of Emu3's 32.
-    assert last_half(24) == tuple(range(12, 24))
-    assert last_half(32) == tuple(range(16, 32))
-    assert last_half(5) == (3, 4)
-    assert last_half(1) == ()
+    assert last_half(4, 0.4) == (None, None, 0.4, 0.4)
+    assert routed(last_half(24, 0.8)) == list(range(12, 24))
+    assert routed(last_half(32, 0.2)) == list(range(16, 32))
+    assert routed(last_half(5, 0.2)) == [3, 4]
+    assert last_half(1, 0.2) == (None,)
 
 
 def test_mixture_of_depths_routes_every_other_layer():
-    assert every_other_layer(5) == (1, 3)
-    assert every_other_layer(6) == (1, 3, 5)
+    assert every_other(5, 0.2) == (None, 0.2, None, 0.2, None)
+    assert routed(every_other(6, 0.2)) == [1, 3, 5]
 
 
-def test_a_layer_knows_its_routes():
-    shared = LayerSpec((ROUTE, UNDERSTANDING))
-    assert shared.route_of("text_to_image") is ROUTE
-    assert shared.route_of("image_to_text") is UNDERSTANDING
-    assert shared.route_of("text_only") is None
-    assert DENSE.route_of("text_to_image") is None
+def test_a_ratio_may_run_over_the_routed_layers_in_a_shape_and_in_levels():
+    assert last_half(8, 1.0, 0.2)[4:] == linear(4, 1.0, 0.2)
+    assert last_half(8, 1.0, 0.2, "cosine")[4:] == cosine(4, 1.0, 0.2)
+    stairs = last_half(8, 1.0, 0.2, "linear", 2)
+    assert len(set(stairs[4:])) == 2
+    assert stairs == in_stairs(last_half(8, 1.0, 0.2), 2)
+    assert in_layers(4, (0, 3), 1.0, 0.0) == (1.0, None, None, 0.0)
+
+
+def test_the_same_ratios_may_stand_in_every_other_layer():
+    moved = in_every_other(last_half(6, 1.0, 0.2))
+    assert moved == (None, 1.0, None, 0.6, None, 0.2)
+    with pytest.raises(ValueError, match=r"1 layers of 6 are routed, .* is 3 of them"):
+        in_every_other(in_layers(6, (5,), 0.5))
+
+
+@pytest.mark.parametrize("new", [2, 4, 6, 12])
+@pytest.mark.parametrize("old", [24, 32])
+def test_a_plan_of_another_depth_keeps_its_idea(old, new):
+    assert resampled(last_half(old, 0.4), new) == last_half(new, 0.4)
+    assert resampled(every_other(old, 0.4), new) == every_other(new, 0.4)
+    ramp = last_half(old, 1.0, 0.2)
+    fewer = resampled(ramp, new)
+    assert routed(fewer) == routed(last_half(new, 0.4))
+    mean = math.fsum(fewer[new // 2 :]) / (new // 2)
+    assert mean == pytest.approx(0.6, abs=0.06)
+    assert resampled(ramp, old) == ramp
+
+
+def test_a_plan_is_resampled_task_by_task():
+    plan = (TaskPlan("a", last_half(8, 0.4)), TaskPlan("b", every_other(8, 0.0)))
+    assert resampled_plan(plan, 4) == (
+        TaskPlan("a", last_half(4, 0.4)),
+        TaskPlan("b", every_other(4, 0.0)),
+    )
 
 
 def test_a_stream_may_override_its_tasks_ratio():
-    route = Route("text_to_image", 0.4, (("text", 0.9),))
+    route = Route("drawing", 0.4, (("text", 0.9),))
     assert route.keep_ratio_of("text") == 0.9
     assert route.keep_ratio_of("image") == 0.4
+
+
+def test_a_keep_ratio_of_zero_skips_the_layer():
+    # Whatever the streams' own ratios.
+    assert Route("drawing", 0.0, (("text", 0.9),)).skips_layer
+    assert not ROUTE.skips_layer
+
+
+def test_routes_that_differ_in_their_ratio_alone_are_alike_but_for_skipping():
+    assert ROUTE.without_ratio == Route("drawing", 0.2).without_ratio
+    assert Route("drawing", 0.0).without_ratio != ROUTE.without_ratio
+    assert Route("drawing", 0.8, router="single").router_name == "single"
+    assert ROUTE.router_name == "drawing"
 
 
 @pytest.mark.parametrize("layer", [-1, 4])
 def test_a_layer_that_does_not_exist_is_refused(layer):
     with pytest.raises(ValueError, match=rf"\[{layer}\] .* layers 0 to 3"):
-        plan_layers(4, [everywhere(ROUTE, (0, layer))])
+        in_layers(4, (0, layer), 0.5)
 
 
-def test_a_task_with_two_paths_is_refused():
-    with pytest.raises(ValueError, match=r"\['text_to_image'\] .* one path"):
-        plan_layers(4, [everywhere(ROUTE, (0,)), everywhere(ROUTE, (1,))])
+def test_a_task_with_two_plans_or_one_of_another_depth_is_refused():
+    plan = same_for(("a", "b"), last_half(4, 0.5))
+    check_plan(plan, 4)
+    with pytest.raises(ValueError, match="'a' has 4 layers, but the model has 6; make"):
+        check_plan(plan, 6)
+    with pytest.raises(ValueError, match=r"\['a'\] have more than one plan"):
+        check_plan((*plan, plan[0]), 4)
+
+
+@pytest.mark.parametrize("ratio", [1.5, -0.1, math.nan])
+def test_a_ratio_that_is_no_share_is_refused_with_its_place(ratio):
+    with pytest.raises(
+        ValueError, match=rf"layer 1 of task 'a': keep_ratio is {ratio}"
+    ):
+        TaskPlan("a", (None, ratio))
 
 
 @pytest.mark.parametrize(
@@ -133,4 +148,4 @@ def test_a_task_with_two_paths_is_refused():
 )
 def test_a_route_that_cannot_work_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
-        Route("text_to_image", **fields)
+        Route("drawing", **fields)

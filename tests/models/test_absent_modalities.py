@@ -17,6 +17,7 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     stack,
     tiny_spec,
 )
@@ -27,16 +28,14 @@ from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import NextToken, total_loss
 
 THREE = (TEXT, IMAGE, SPEECH)
-ROUTED = MixtureOfDepths((0, 1), ("interleaved", "text_only"), keep_ratio=0.5)
+ROUTED = routed_in((0, 1), ("interleaved", "text_only"), keep_ratio=0.5)
 ROUTES = {
-    "dense": MixtureOfDepths("none", ()),
+    "dense": MixtureOfDepths(),
     "gate": ROUTED,
-    "trained threshold": MixtureOfDepths(
+    "trained threshold": routed_in(
         (0, 1), ("interleaved", "text_only"), 0.5, causal_rule="trained_threshold"
     ),
-    "top-k": MixtureOfDepths(
-        (0, 1), ("interleaved", "text_only"), 0.5, causal_rule="top_k"
-    ),
+    "top-k": routed_in((0, 1), ("interleaved", "text_only"), 0.5, causal_rule="top_k"),
 }
 
 

@@ -6,9 +6,8 @@ import jax
 import pytest
 from flax import linen as nn
 
-from tests.models.tiny_model import SIZES, tiny_spec
-from tests.task_rows import layouts
-from unimod_jax.layout import SPEECH, PartSizes
+from tests.models.tiny_model import SIZES, routed_in, tiny_spec
+from unimod_jax.layout import SPEECH
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -49,13 +48,12 @@ PHI = {
 }
 DENSE = MixtureOfTransformers(())
 EXPERTS = MixtureOfTransformers((), expert_towers=("shared",))
-NOT_ROUTED = MixtureOfDepths("none", ())
+NOT_ROUTED = MixtureOfDepths()
 
 
-def routed(**options) -> MixtureOfDepths:
+def routed(keep_ratio=0.5, **options) -> MixtureOfDepths:
     # Layers that differ are not scanned together; XLA counts a scanned body once.
-    half = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.5)
-    return dataclasses.replace(half, **options)
+    return routed_in((1,), ("text_to_image",), keep_ratio, **options)
 
 
 def wide_spec(towers=DENSE, routing=NOT_ROUTED, patch_size=0, **config):

@@ -11,6 +11,7 @@ from tests.models.tiny_model import (
     QUICK_TO_COMPILE,
     flat,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import (
@@ -20,11 +21,11 @@ from unimod_jax.layout import (
     AttentionOrder,
     InterleavedLayout,
 )
-from unimod_jax.models import MixtureOfDepths, UnifiedModel, empty_caches
+from unimod_jax.models import UnifiedModel, empty_caches
 from unimod_jax.mot import COMPONENTS
 
 MODALITIES = (TEXT, IMAGE, SPEECH)
-ROUTED = MixtureOfDepths((1,), ("interleaved",), keep_ratio=0.5)
+ROUTED = routed_in((1,), ("interleaved",), keep_ratio=0.5)
 
 
 class InSequence(InterleavedLayout):

@@ -13,11 +13,12 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
     with_routers_at_zero,
 )
 from unimod_jax.mod import SCORE_WEIGHTS
-from unimod_jax.models import MixtureOfDepths, UnifiedModel
+from unimod_jax.models import UnifiedModel
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import NextToken
 
@@ -28,7 +29,7 @@ ONE_AT_ZERO = [
 
 
 def keep_all(score_weight="gentle", causal_rule="following_threshold"):
-    return MixtureOfDepths(
+    return routed_in(
         (0, 1), TASKS, 1.0, score_weight=score_weight, causal_rule=causal_rule
     )
 

@@ -19,6 +19,7 @@ from tests.models.tiny_model import (
     TEXT_IDS,
     by_position,
     random_variables,
+    routed_in,
     stack,
     tiny_spec,
 )
@@ -35,9 +36,9 @@ from unimod_jax.mot import COMPONENTS
 
 PATCHES = SIZES.image_patches
 DEPTHS = {
-    "dense": MixtureOfDepths("none", ()),
-    "gate": MixtureOfDepths((0, 1), ("interleaved",), keep_ratio=0.7),
-    "predictor": MixtureOfDepths(
+    "dense": MixtureOfDepths(),
+    "gate": routed_in((0, 1), ("interleaved",), keep_ratio=0.7),
+    "predictor": routed_in(
         (0, 1), ("interleaved",), keep_ratio=0.7, causal_rule="predictor"
     ),
 }

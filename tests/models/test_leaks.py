@@ -21,6 +21,7 @@ from tests.models.tiny_model import (
     by_position,
     random_group,
     random_variables,
+    routed_in,
     stack,
     tiny_spec,
 )
@@ -34,7 +35,7 @@ from unimod_jax.layout import (
     lay_out_documents,
 )
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, UnifiedModel
+from unimod_jax.models import MixtureOfTransformers, UnifiedModel
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken
 
@@ -61,7 +62,7 @@ DOCUMENT_SLOTS = ((TEXT, 16), (IMAGE, 8))
 
 def spec_of(objective, untied, rule):
     patch_size = PATCH_SIZE if objective.continuous_images else 0
-    depth = MixtureOfDepths((0, 1), ALL, keep_ratio=0.6, **RULES[rule])
+    depth = routed_in((0, 1), ALL, keep_ratio=0.6, **RULES[rule])
     return tiny_spec(untied, depth, patch_size)
 
 

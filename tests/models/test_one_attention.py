@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from tests.models.random_rows import interleaved_layout, random_interleaving
-from tests.models.tiny_model import QUICK_TO_COMPILE, random_variables, tiny_spec
+from tests.models.tiny_model import (
+    QUICK_TO_COMPILE,
+    random_variables,
+    routed_in,
+    tiny_spec,
+)
 from unimod_jax.layout import IMAGE, TEXT
-from unimod_jax.models import MixtureOfDepths, UnifiedModel, empty_caches
+from unimod_jax.models import UnifiedModel, empty_caches
 from unimod_jax.mot import COMPONENTS, attention
 
 # Chosen by position alone, so that no token makes room for another.
-ROUTED = MixtureOfDepths(
+ROUTED = routed_in(
     (1,), ("interleaved",), keep_ratio=0.5, scorer="random", score_weight="one"
 )
 SPEC = tiny_spec(COMPONENTS, ROUTED)

@@ -16,16 +16,17 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import IMAGE, TEXT
-from unimod_jax.models import MixtureOfDepths, UnifiedModel
+from unimod_jax.models import UnifiedModel
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.training.state import make_state
 
-ROUTED = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
+ROUTED = routed_in((0, 1), ("text_to_image",), keep_ratio=0.5)
 
 
 def batch_of(spec):

@@ -12,14 +12,15 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import rotary_phase
 from unimod_jax.layout.token_batch import AttentionGeometry
+from unimod_jax.mod import TaskPlan
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import (
     MixtureOfDepths,
-    TaskDepth,
     Transformer,
     UnifiedModel,
     empty_caches,
@@ -32,10 +33,10 @@ from unimod_jax.objectives import NextToken
 TASKS = ("text_to_image", "text_only")
 # Layer 0 is dense; in 1, 2 and 3 one task keeps 1, 0.6 and 0.2, the other always 0.5.
 RAMP = MixtureOfDepths(
-    (1, 2, 3),
-    ("text_only",),
-    keep_ratio=0.5,
-    task_depths=(TaskDepth("text_to_image", (1, 2, 3), 1.0, 0.2),),
+    (
+        TaskPlan("text_only", (None, 0.5, 0.5, 0.5)),
+        TaskPlan("text_to_image", (None, 1.0, 0.6, 0.2)),
+    )
 )
 
 
@@ -81,7 +82,7 @@ def test_layers_that_differ_in_keep_ratios_are_one_run():
 
 
 def test_a_layer_that_a_task_skips_is_no_part_of_its_ramp():
-    routing = MixtureOfDepths((1, 2, 3), TASKS, keep_ratio=0.4, final_keep_ratio=0.0)
+    routing = routed_in((1, 2, 3), TASKS, keep_ratio=0.4, final=0.0, num_layers=4)
     designs = tiny_spec(COMPONENTS, routing, num_layers=4).designs
     assert [len(run) for run in layer_runs(designs)] == [1, 2, 1]
 
@@ -94,7 +95,7 @@ def test_untied_and_tied_layers_of_a_ramp_are_runs_of_their_own():
 
 def one_by_one(spec, variables, hidden, geometry):
     """The layers in a Python loop, each with its own design and no ramp."""
-    config = spec.config.block_config(spec.towers)
+    config = spec.config
     reports, states = [], []
     for number, design in enumerate(spec.designs):
         run, index = divmod(number + 2, 3)  # Layer 0 is run 0, the others are run 1.
@@ -116,7 +117,7 @@ def one_by_one(spec, variables, hidden, geometry):
 def both_ways(remat):
     """((loss gradient, hidden, reports, states) scanned, the same one by one)."""
     spec, batch, everything = ramp()
-    config = spec.config.block_config(spec.towers)
+    config = spec.config
     hidden, geometry = entered(batch, config)
     variables = {kind: tree["transformer"] for kind, tree in everything.items()}
 

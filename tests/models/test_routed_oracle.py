@@ -20,18 +20,22 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import AttentionGeometry, rotary_phase
 from unimod_jax.mod import jitter
-from unimod_jax.models import MixtureOfDepths
 from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.mot import COMPONENTS, TransformerBlock
 from unimod_jax.objectives import ImageDiffusion
 
 KEEP, TEXT_KEEP = 0.5, 0.7
-ROUTING = MixtureOfDepths(
-    (0,), ("image_to_text", "interleaved"), KEEP, text_keep_ratio=TEXT_KEEP
+ROUTING = routed_in(
+    (0,),
+    ("image_to_text", "interleaved"),
+    KEEP,
+    text_keep_ratio=TEXT_KEEP,
+    num_layers=1,
 )
 CASES = {
     "gate, towers": (COMPONENTS, {}, "following_threshold"),
@@ -153,7 +157,7 @@ def case_of(name):
     spec = tiny_spec(untied, routing, patch_size=3, num_layers=1, **config)
     batch = random_batch(ImageDiffusion(), spec, 3, ("image_to_text",))
     batch["interleaved"] = random_interleaving(interleaved_layout(spec), num_rows=3)
-    layer = Layer(spec.config.block_config(spec.towers), spec.designs[0], spec.streams)
+    layer = Layer(spec.config, spec.designs[0], spec.streams)
     stacked = random_variables(spec, batch)
     variables = {
         kind: jax.tree.map(lambda leaf: leaf[0], tree["transformer"]["run_0"])

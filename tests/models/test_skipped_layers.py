@@ -13,9 +13,11 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
-from unimod_jax.models import MixtureOfDepths, TaskDepth, UnifiedModel
+from unimod_jax.mod import TaskPlan, every_other, last_half
+from unimod_jax.models import MixtureOfDepths, UnifiedModel
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import NextToken
 
@@ -25,7 +27,7 @@ TASKS = ("text_to_image", "text_only")
 PLANS = {
     "one layer skipped": ((2,), (0, 1, 3)),
     "early exit": ((2, 3), (0, 1)),
-    "capacity 0 in every other layer": ("every_other", (0, 2)),
+    "capacity 0 in every other layer": ((1, 3), (0, 2)),
     "all but the first layer skipped": ((1, 2, 3), (0,)),
 }
 
@@ -69,7 +71,9 @@ def lengths_of(spec):
 def test_a_skipped_layer_is_not_there_for_the_task(plan):
     routed_layers, left = PLANS[plan]
     batch, params, everything = dense()
-    routing = MixtureOfDepths(routed_layers, ("text_to_image",), keep_ratio=0.0)
+    routing = routed_in(
+        routed_layers, ("text_to_image",), keep_ratio=0.0, num_layers=LAYERS
+    )
     spec = tiny_spec(COMPONENTS, routing, num_layers=LAYERS)
     outputs, reports = outputs_of(
         spec, in_runs(params, range(LAYERS), lengths_of(spec)), batch
@@ -99,13 +103,15 @@ def parameters_of(routing, tasks=TASKS):
 
 
 def test_a_layer_that_every_task_skips_has_no_parameters():
-    names = parameters_of(MixtureOfDepths((1, 2), TASKS, keep_ratio=0.0))
+    names = parameters_of(routed_in((1, 2), TASKS, keep_ratio=0.0, num_layers=LAYERS))
     runs = {name.split("/")[1] for name in names if name.startswith("transformer")}
     assert runs == {"run_0", "run_2"}
 
 
 def test_a_layer_that_one_task_uses_has_its_block_but_no_router():
-    skipped_by_one = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.0)
+    skipped_by_one = routed_in(
+        (1,), ("text_to_image",), keep_ratio=0.0, num_layers=LAYERS
+    )
     names = parameters_of(skipped_by_one)
     assert "transformer/run_1/block/query/text/kernel" in names
     assert not any("routers" in name or "choices" in name for name in names)
@@ -113,10 +119,10 @@ def test_a_layer_that_one_task_uses_has_its_block_but_no_router():
 
 def test_a_task_may_skip_a_layer_that_another_task_routes():
     depth = MixtureOfDepths(
-        (1,),
-        ("text_to_image",),
-        keep_ratio=0.5,
-        task_depths=(TaskDepth("text_only", (1,), keep_ratio=0.0),),
+        (
+            TaskPlan("text_to_image", (None, 0.5, None, None)),
+            TaskPlan("text_only", (None, 0.0, None, None)),
+        )
     )
     names = parameters_of(depth)
     routers = {name.split("/")[2] for name in names if "routers" in name}
@@ -125,18 +131,16 @@ def test_a_task_may_skip_a_layer_that_another_task_routes():
 
 def test_plans_by_task_run_from_their_first_to_their_last_ratio():
     depth = MixtureOfDepths(
-        "last_half",
-        ("text_to_image",),
-        keep_ratio=1.0,
-        final_keep_ratio=0.2,
-        task_depths=(TaskDepth("text_only", "every_other", 0.6),),
+        (
+            TaskPlan("text_to_image", last_half(LAYERS, 1.0, 0.2)),
+            TaskPlan("text_only", every_other(LAYERS, 0.6)),
+        )
     )
+    designs = tiny_spec((), depth, num_layers=LAYERS).designs
+    routes = {task: [design.route_of(task) for design in designs] for task in TASKS}
     found = {
-        task: [
-            route and route.keep_ratio
-            for route in (layer.route_of(task) for layer in depth.layer_plan(LAYERS))
-        ]
-        for task in TASKS
+        task: [route and route.keep_ratio for route in of_task]
+        for task, of_task in routes.items()
     }
     assert found == {
         "text_to_image": [None, None, 1.0, 0.2],

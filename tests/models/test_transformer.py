@@ -13,19 +13,20 @@ from tests.models.tiny_model import (
     flat,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import rotary_phase
 from unimod_jax.layout.token_batch import AttentionGeometry
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.models import MixtureOfDepths, Transformer, UnifiedModel
+from unimod_jax.models import Transformer, UnifiedModel
 from unimod_jax.models.layer import GroupGeometry, Layer
 from unimod_jax.models.transformer import most_kept
 from unimod_jax.mot import COMPONENTS
 from unimod_jax.objectives import NextToken
 
 # Layers 0 and 1 are dense, layers 2 and 3 route one of the two tasks.
-LAST_HALF = MixtureOfDepths("last_half", ("text_to_image",), keep_ratio=0.5)
+LAST_HALF = routed_in((2, 3), ("text_to_image",), keep_ratio=0.5, num_layers=4)
 TASKS = ("text_to_image", "text_only")
 
 
@@ -73,7 +74,7 @@ def stack_variables(variables):
 
 @pytest.fixture(scope="module")
 def scanned(routed_spec, batch, stack_variables):
-    config = routed_spec.config.block_config(routed_spec.towers)
+    config = routed_spec.config
     hidden, geometry = hidden_and_geometry(batch, config.width, config.head_dim)
     stack = Transformer(
         config, routed_spec.designs, routed_spec.streams, remat="nothing"
@@ -89,7 +90,7 @@ def scanned(routed_spec, batch, stack_variables):
 @functools.cache
 def layer_apply(routed_spec, run):
     """Jitted Layer.apply of a run's layers."""
-    config = routed_spec.config.block_config(routed_spec.towers)
+    config = routed_spec.config
     layer = Layer(config, routed_spec.designs[2 * run], routed_spec.streams)
     return jax.jit(layer.apply, compiler_options=QUICK_TO_COMPILE)
 
@@ -172,9 +173,9 @@ def test_thresholds_move_in_training(stack_variables, scanned):
 
 
 def test_layers_of_a_run_start_from_different_draws_and_their_routers_at_zero():
-    spec = tiny_spec((), MixtureOfDepths((0, 1), ("text_only",), 0.5))
+    spec = tiny_spec((), routed_in((0, 1), ("text_only",), 0.5))
     batch = random_batch(NextToken(), spec, tasks=("text_only",))
-    router_name = "transformer/run_0/routers_text_only/text+image"
+    router_name = f"transformer/run_0/routers_{'text_only'}/text+image"
 
     @jax.jit
     def some_initial_variables():
@@ -207,7 +208,7 @@ def loss_and_gradient(spec, variables, batch):
 @pytest.fixture(scope="module")
 def plain_and_remat():
     """Loss and gradient of a shared-routed layer, without and with recomputation."""
-    both = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
+    both = routed_in((0, 1), ("text_to_image",), keep_ratio=0.5)
     results = []
     for remat in ("nothing", "all"):
         spec = tiny_spec((), both, remat=remat)
@@ -246,12 +247,12 @@ def test_what_is_kept_is_counted_over_all_streams_of_every_task():
         designs = tiny_spec(COMPONENTS, routing).designs[-1:]
         return most_kept(designs, {task: geometry[task] for task in tasks})
 
-    both = functools.partial(MixtureOfDepths, (1,), TASKS)
+    both = functools.partial(routed_in, (1,), TASKS)
     assert kept(both(keep_ratio=0.2)) == pytest.approx(0.2)
     assert kept(both(keep_ratio=0.0)) == 0.0
     uneven = (0.2 * image + text) / (image + text)
     assert kept(both(keep_ratio=0.2, text_keep_ratio=1.0)) == pytest.approx(uneven)
-    one = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.2)
+    one = routed_in((1,), ("text_to_image",), keep_ratio=0.2)
     assert kept(one) == 1.0
     assert kept(one, ("text_to_image",)) == pytest.approx(0.2)
 
@@ -260,7 +261,7 @@ def test_what_is_kept_is_counted_over_all_streams_of_every_task():
     ("remat_above", "recomputed_runs"), [(0.0, 2), (0.25, 1), (1.0, 0)]
 )
 def test_layers_that_keep_little_are_not_computed_again(remat_above, recomputed_runs):
-    routing = MixtureOfDepths((1,), ("text_to_image",), keep_ratio=0.2)
+    routing = routed_in((1,), ("text_to_image",), keep_ratio=0.2)
     spec = tiny_spec((), routing, remat="all", remat_above=remat_above)
     batch = random_batch(NextToken(), spec, tasks=("text_to_image",))
     variables = random_variables(spec, batch)

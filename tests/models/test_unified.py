@@ -16,11 +16,11 @@ from tests.models.tiny_model import (
     forward,
     random_batch,
     random_variables,
+    routed_in,
     tiny_spec,
 )
 from unimod_jax.layout import IMAGE, TEXT
 from unimod_jax.models import (
-    MixtureOfDepths,
     ModelConfig,
     UnifiedModel,
     count_parameters,
@@ -28,7 +28,7 @@ from unimod_jax.models import (
 from unimod_jax.objectives import ImageDiffusion, NextToken
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
-ROUTED = MixtureOfDepths("last_half", ("text_to_image",), keep_ratio=0.5)
+ROUTED = routed_in((1,), ("text_to_image",), keep_ratio=0.5)
 # Width 16, 24 ids, two query heads and one key head of 8, hidden 24, patches of 3.
 BLOCK = (
     ("attention_norm", "scale", (16,), ("norm",)),
@@ -213,7 +213,7 @@ def test_nnx_wraps_the_model_and_gives_the_same_logits():
         ({"num_layers": 0}, "num_layers is 0, but a model has at least one"),
         ({"head_dim": 7}, r"rotary_share 1.0 of head_dim 7 is 7; make both even"),
         ({"rotary_share": 0.35}, r"rotary_share 0.35 of head_dim 32 is 11"),
-        ({"residual_dropout": 1.0}, r"residual_dropout is 1.0; give a share in \[0, 1"),
+        ({"residual_dropout": 1.0}, r"residual_dropout 1.0 is no share of what is"),
         ({"compute_dtype": "float16"}, "'float16' is not supported; choose"),
     ],
 )
@@ -222,19 +222,17 @@ def test_sizes_that_do_not_fit_are_refused_in_a_sentence(wrong, sentence):
         ModelConfig(**wrong)
 
 
-def test_an_unknown_set_of_routed_layers_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"'first_half' is not known; .*'last_half'"):
-        MixtureOfDepths("first_half").layer_plan(4)
+def test_a_plan_of_another_depth_is_refused_in_a_sentence():
+    message = "has 2 layers, but the model has 4; make one for 4 layers"
+    with pytest.raises(ValueError, match=message):
+        ROUTED.routes(4)
 
 
 def test_a_text_ratio_of_its_own_applies_to_the_text_stream_only():
-    routing = MixtureOfDepths(
-        "every_other", ("text_to_image",), 0.4, text_keep_ratio=0.9
-    )
-    dense, routed = routing.layer_plan(2)
-    assert dense.routes == ()
-    route = routed.route_of("text_to_image")
+    routing = routed_in((1,), ("text_to_image",), 0.4, text_keep_ratio=0.9)
+    dense, (route,) = routing.routes(2)
+    assert dense == ()
     assert route.keep_ratio_of(TEXT) == 0.9
     assert route.keep_ratio_of(IMAGE) == 0.4
-    plain = dataclasses.replace(routing, text_keep_ratio=0.0).layer_plan(2)[1]
-    assert plain.route_of("text_to_image").keep_ratio_of(TEXT) == 0.4
+    ((), (plain,)) = dataclasses.replace(routing, text_keep_ratio=0.0).routes(2)
+    assert plain.keep_ratio_of(TEXT) == 0.4

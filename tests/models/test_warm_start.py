@@ -14,12 +14,12 @@ from tests.models.tiny_model import (
     by_position,
     flat,
     random_variables,
+    routed_in,
     tiny_spec,
     with_routers_at_zero,
 )
 from unimod_jax.layout import IMAGE, SPEECH, TEXT
 from unimod_jax.models import (
-    MixtureOfDepths,
     MixtureOfTransformers,
     UnifiedModel,
     warm_start,
@@ -28,7 +28,7 @@ from unimod_jax.mot import COMPONENTS
 
 LAYERS = 3
 # Only one layer is routed, so the layers are scanned in other runs than the dense ones.
-KEEP_ALL = MixtureOfDepths((2,), ("interleaved",), keep_ratio=1.0)
+KEEP_ALL = routed_in((2,), ("interleaved",), keep_ratio=1.0, num_layers=LAYERS)
 SIZES = {
     "num_layers": LAYERS,
     "modalities": (TEXT, IMAGE, SPEECH),
@@ -92,7 +92,7 @@ def initial(spec):
 def test_the_converted_model_computes_what_the_dense_one_did(name):
     spec = TARGETS[name]
     params, expected = trained()
-    started = warm_start(params, DENSE, fresh(spec)["params"], spec)
+    started = warm_start(params, DENSE.designs, fresh(spec)["params"], spec.designs)
     shapes = jax.tree.map(lambda leaf: leaf.shape, fresh(spec)["params"])
     assert jax.tree.map(lambda leaf: leaf.shape, started) == shapes
     logits = logits_of(spec, {**fresh(spec), "params": started})
@@ -104,7 +104,7 @@ def test_the_converted_model_computes_what_the_dense_one_did(name):
 def test_an_initialised_routed_model_takes_the_dense_weights_bit_for_bit():
     spec = TARGETS["routed"]
     params, expected = trained()
-    started = warm_start(params, DENSE, initial(spec)["params"], spec)
+    started = warm_start(params, DENSE.designs, initial(spec)["params"], spec.designs)
     logits = logits_of(spec, {**initial(spec), "params": started})
     np.testing.assert_array_equal(logits, expected)
 
@@ -112,8 +112,8 @@ def test_an_initialised_routed_model_takes_the_dense_weights_bit_for_bit():
 def test_routers_are_those_of_the_fresh_model():
     spec = TARGETS["routed towers"]
     given = random_variables(spec, {"interleaved": group_of(spec)}, seed=3)["params"]
-    started = flat(warm_start(trained()[0], DENSE, given, spec))
-    router = f"transformer/run_1/routers_interleaved/{IMAGE}"
+    started = flat(warm_start(trained()[0], DENSE.designs, given, spec.designs))
+    router = f"transformer/run_1/routers_{'interleaved'}/{IMAGE}"
     np.testing.assert_array_equal(started[router], flat(given)[router])
     assert np.abs(started[router]).max() > 0
     query = "block/query/speech/kernel"
@@ -123,9 +123,10 @@ def test_routers_are_those_of_the_fresh_model():
 
 
 def test_a_layer_that_everyone_skips_takes_nothing():
-    skip = dataclasses.replace(KEEP_ALL, keep_ratio=0.0, routed_layers=(1,))
+    skip = routed_in((1,), ("interleaved",), 0.0, num_layers=LAYERS)
     spec = tiny_spec((), skip, **SIZES)
-    started = warm_start(trained()[0], DENSE, fresh(spec)["params"], spec)
+    given = fresh(spec)["params"]
+    started = warm_start(trained()[0], DENSE.designs, given, spec.designs)
     assert set(started["transformer"]) == {"run_0", "run_2"}
     last = flat(started)["transformer/run_2/block/value/shared/kernel"]
     dense = flat(trained()[0])["transformer/run_0/block/value/shared/kernel"]
@@ -139,9 +140,9 @@ def test_a_layer_that_everyone_skips_takes_nothing():
         ({"num_kv_heads": 2}, r"no parameter for .*/key/.* of shape \(16,\)"),
         ({"qk_norm": "layer"}, r"no parameter for block/.*_norm/.*/bias of shape"),
         ({"qk_norm": "none"}, r"no place for block/key_norm/shared/scale"),
-        ({"biases": False}, r"no place for block/.*/bias of the dense model"),
+        ({"biases": False}, r"no place for block/.*/bias ; give both"),
         ({"image_positions": False}, r"no place for embedding/image_position"),
-        ({"num_layers": 4}, r"3 layers but the target has 4; give"),
+        ({"num_layers": 4}, r"of 3 layers but the new model has 4"),
     ],
     ids=str,
 )
@@ -149,11 +150,11 @@ def test_other_sizes_are_refused_in_a_sentence(wrong, words):
     spec = tiny_spec(COMPONENTS, **(SIZES | wrong))
     given = random_variables(spec, {"interleaved": group_of(spec)})["params"]
     with pytest.raises(ValueError, match=words):
-        warm_start(trained()[0], DENSE, given, spec)
+        warm_start(trained()[0], DENSE.designs, given, spec.designs)
 
 
 def test_experts_cannot_start_from_one_network():
     spec = with_towers(DENSE, untied_components=(), expert_towers=("shared",))
     given = random_variables(spec, {"interleaved": group_of(spec)})["params"]
     with pytest.raises(ValueError, match="no parameter for block/feed_forward/shared"):
-        warm_start(trained()[0], DENSE, given, spec)
+        warm_start(trained()[0], DENSE.designs, given, spec.designs)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import flax.traverse_util
 import jax
@@ -19,6 +20,7 @@ from unimod_jax.layout import (
     UnifiedBatch,
     lay_out,
 )
+from unimod_jax.mod import in_layers, same_for
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,
@@ -35,7 +37,27 @@ SIZES = PartSizes(text_tokens=4, image_codes=4, image_patches=4, patch_size=PATC
 TEXT_IDS = range(12, 16)
 CODE_IDS = range(16, 24)
 VOCABULARY_SIZE = 24
-DENSE_DEPTH = MixtureOfDepths("none", ())
+PATCH_SIZE = 3
+DENSE_DEPTH = MixtureOfDepths()
+FULL_SEGMENTS = {
+    "begin": SPECIAL.begin,
+    "begin_image": SPECIAL.begin_image,
+    "end_image": SPECIAL.end_image,
+}
+
+
+def routed_in(
+    layers: tuple[int, ...],
+    tasks: tuple[str, ...],
+    keep_ratio: float = 0.4,
+    final: float | None = None,
+    *,
+    num_layers: int = 2,
+    **settings: Any,
+) -> MixtureOfDepths:
+    """The same keep ratios for some tasks in some layers."""
+    ratios = in_layers(num_layers, layers, keep_ratio, final)
+    return MixtureOfDepths(same_for(tasks, ratios), **settings)
 
 
 def tiny_spec(

@@ -17,7 +17,7 @@ from tests.mot.tiny_block import (
     tiny_block,
 )
 from unimod_jax.layout import IMAGE, TEXT
-from unimod_jax.mot import ExpertChoice, FeedForward, UntyingMap
+from unimod_jax.mot import ExpertChoice, Experts, FeedForward, UntyingMap
 from unimod_jax.mot.expert_choice import expert_choice
 
 WIDTH, HIDDEN = 6, 5
@@ -193,7 +193,9 @@ def test_groups_that_do_not_fill_the_batch_are_refused():
 
 
 def test_experts_are_stacked_along_an_axis_of_their_own():
-    block = tiny_block(UntyingMap.tied((TEXT, IMAGE)), expert_towers=("shared",))
+    block = tiny_block(
+        UntyingMap.tied((TEXT, IMAGE)), Experts(expert_towers=("shared",))
+    )
     geometry = {"text+image": causal_geometry([[0]])}
     boxed = flat(abstract_params(block, random_streams(geometry), geometry))
     stacked = {
@@ -220,7 +222,7 @@ def test_the_initial_experts_have_the_variance_of_the_plain_network():
 def test_a_hybrid_block_has_experts_in_one_tower_only():
     geometry = one_row_geometry()
     streams = random_streams(geometry)
-    block = tiny_block(expert_towers=(TEXT,), num_experts=2)
+    block = tiny_block(experts=Experts(expert_towers=(TEXT,), num_experts=2))
     params = random_params(block, streams, geometry)
     assert params["feed_forward"][TEXT].keys() == {"router", "gate", "up", "down"}
     assert params["feed_forward"][IMAGE]["gate"]["kernel"].shape == (16, 24)

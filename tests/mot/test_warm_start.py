@@ -15,7 +15,7 @@ from tests.mot.tiny_block import (
     tiny_block,
 )
 from unimod_jax.layout import IMAGE, TEXT
-from unimod_jax.mot import Towers, copy_towers
+from unimod_jax.mot import Experts, Towers, copy_towers
 from unimod_jax.mot.warm_start import TOWER_MODULES
 
 GEOMETRY = one_row_geometry()
@@ -105,6 +105,6 @@ def test_boxes_stay_on():
 
 
 def test_towers_built_differently_cannot_be_copies():
-    params = initial(tiny_block(expert_towers=(TEXT,)))
+    params = initial(tiny_block(experts=Experts(expert_towers=(TEXT,))))
     with pytest.raises(ValueError, match=r"'image' and 'text' of 'feed_forward' diff"):
         copy_towers(params)

@@ -8,7 +8,9 @@ from flax import linen as nn
 
 from unimod_jax.layout import IMAGE, TEXT, AttentionGeometry, rotary_phase
 from unimod_jax.mot import (
+    NO_EXPERTS,
     BlockConfig,
+    Experts,
     TransformerBlock,
     UntyingMap,
     common_streams,
@@ -33,10 +35,12 @@ QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
 """Compiler options for programs that run once."""
 
 
-def tiny_block(untying: UntyingMap = UNTIED, **config) -> TransformerBlock:
+def tiny_block(
+    untying: UntyingMap = UNTIED, experts: Experts = NO_EXPERTS, **config
+) -> TransformerBlock:
     """A block whose storage serves its own map."""
     streams = common_streams([untying])
-    return TransformerBlock(BlockConfig(**(SIZES | config)), untying, streams)
+    return TransformerBlock(BlockConfig(**(SIZES | config)), untying, streams, experts)
 
 
 def geometry_of(position_BT, window_end_BT, rotated_dim=HEAD_DIM):

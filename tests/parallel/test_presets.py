@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax.sharding import AbstractMesh
 
 from tests.models.tiny_model import flat
+from unimod_jax.mod import TaskPlan
 from unimod_jax.models import MixtureOfTransformers, ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
 from unimod_jax.parallel import MeshConfig, ShardingRules, tree_sharding
@@ -30,15 +31,11 @@ FAMILIES = ("chameleon_443m_speech", "show_o_512", "emu3")
 
 def one_layer(spec: ModelSpec) -> ModelSpec:
     """The spec with a single layer, which routes a task if any layer does."""
-    routes = [route for layer in spec.plan for route in layer.routes]
-    routing = dataclasses.replace(
-        spec.routing,
-        routed_layers=(0,) if any(not route.skips_layer for route in routes) else (),
-        tasks=("text_to_image",),
-        keep_ratio=0.5,
-        final_keep_ratio=None,
-        task_depths=(),
-    )
+    routes = [route for design in spec.designs for route in design.routes]
+    plan = (TaskPlan("text_to_image", (0.5,)),)
+    if all(route.skips_layer for route in routes):
+        plan = ()
+    routing = dataclasses.replace(spec.routing, plan=plan)
     config = dataclasses.replace(spec.config, num_layers=1)
     return dataclasses.replace(spec, config=config, routing=routing)
 

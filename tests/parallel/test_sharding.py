@@ -7,9 +7,14 @@ import pytest
 from flax import linen as nn
 from jax.sharding import NamedSharding, PartitionSpec
 
-from tests.models.tiny_model import abstract_variables, flat, random_batch, tiny_spec
-from unimod_jax.models import MixtureOfDepths
-from unimod_jax.objectives import ImageDiffusion
+from tests.models.tiny_model import (
+    abstract_variables,
+    flat,
+    random_batch,
+    routed_in,
+    tiny_spec,
+)
+from unimod_jax.objectives import "text_to_image", ImageDiffusion
 from unimod_jax.parallel import (
     MeshConfig,
     ShardingRules,
@@ -52,7 +57,7 @@ def mesh():
 
 @pytest.fixture(scope="module")
 def boxed():
-    routing = MixtureOfDepths((0, 1), ("text_to_image",), keep_ratio=0.5)
+    routing = routed_in((0, 1), ("text_to_image",), keep_ratio=0.5)
     spec = tiny_spec(routing=routing, patch_size=3)
     return abstract_variables(spec, random_batch(ImageDiffusion(), spec))
 

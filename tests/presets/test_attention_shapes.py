@@ -32,7 +32,7 @@ def test_every_shape_belongs_to_a_row_of_a_preset():
 def test_lengths_are_what_the_layers_of_the_plan_keep(row, name, task, tokens, rows):
     spec = model_spec(preset(name), "unimod")
     (stream,) = (stream.name for stream in spec.streams)
-    routes = [layer.route_of(task) for layer in spec.plan]
+    routes = [design.route_of(task) for design in spec.designs]
     ratios = [route.keep_ratio_of(stream) if route else 1.0 for route in routes]
     kept = {capacity(ratio, tokens) for ratio in ratios}
     wanted = ["dense", *(f"kept_{length}" for length in sorted(kept)[-2::-1])]

@@ -35,9 +35,8 @@ def change(name, variant, task, convention="linear_only"):
 
 def keep_ratios(name, variant, task):
     """Layer -> keep ratio, of the layers that route the task."""
-    routes = enumerate(
-        layer.route_of(task) for layer in model_spec(preset(name), variant).plan
-    )
+    designs = model_spec(preset(name), variant).designs
+    routes = enumerate(design.route_of(task) for design in designs)
     return {layer: route.keep_ratio for layer, route in routes if route is not None}
 
 
@@ -162,7 +161,7 @@ def test_towers_and_experts_change_no_products_of_the_layers(name):
 def test_both_papers_together_keep_a_quota_of_each_modality():
     spec = model_spec(preset("chameleon_443m"), "mot_unimod")
     assert [stream.name for stream in spec.streams] == ["text", "image"]
-    route = spec.plan[-1].route_of("interleaved")
+    route = spec.designs[-1].route_of("interleaved")
     assert route is not None
     assert route.keep_ratio_of("text") == route.keep_ratio_of("image") == 0.5
     assert mean_change("chameleon_443m", "mot_unimod") == pytest.approx(-0.25, abs=1e-3)

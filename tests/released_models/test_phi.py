@@ -64,7 +64,7 @@ def test_a_tuning_experiment_starts_from_it(converted):
     start = StartingPoint.open(converted)
     adopted = start.adopted_by(load_experiment("tuning/show_o"))
     assert adopted.model == start.experiment.model
-    assert any(design.routing.routes for design in Assembly(adopted).spec.designs)
+    assert any(design.routes for design in Assembly(adopted).spec.designs)
 
 
 def test_its_export_is_a_show_o_of_the_same_parameters(release, converted, tmp_path):

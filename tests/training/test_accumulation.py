@@ -11,8 +11,10 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 
 from experiments.benchmark.random_rows import random_batch
+from tests.models.tiny_model import routed_in
 from tests.training.tiny_experiment import tiny_experiment
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
+from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.parallel.collectives import collective_bytes
 from unimod_jax.training import Assembly, TrainingConfig, training_step
@@ -45,7 +47,7 @@ def prepared(routing):
 
 @pytest.fixture(scope="module")
 def dense():
-    return prepared(MixtureOfDepths("none", ()))
+    return prepared(MixtureOfDepths())
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -74,7 +76,9 @@ def test_parts_take_less_temporary_memory(dense):
 
 
 def test_thresholds_follow_the_data_part_by_part():
-    step, state, batch = prepared(MixtureOfDepths(routed_layers=(0,), keep_ratio=0.5))
+    step, state, batch = prepared(
+        routed_in((0,), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.5, num_layers=1)
+    )
     after, metrics = step(4)(state, batch)
     assert np.isfinite(metrics["loss"])
     kept = [value for name, value in metrics.items() if name.startswith("kept/")]

@@ -36,7 +36,7 @@ COMPARED_ON = {True: {"show_o_256", "emu3"}, False: {"chameleon_37m"}}
 
 
 def is_trained(preset: str, variant: str) -> bool:
-    routes = published(preset, variant).mod.tasks != ()
+    routes = bool(published(preset, variant).mod.plan)
     return (
         variant in ON_EVERY_PRESET
         or preset in COMPARED_ON[routes]
@@ -76,7 +76,7 @@ def untrained(assembly: Assembly) -> tuple[str, ...]:
     names, designs = [], runs(assembly.spec.designs)
     for index, (design, _) in enumerate(designs):
         run = f"transformer/run_{index}/"
-        routes = {task: design.routing.route_of(task) for task in assembly.rows}
+        routes = {task: design.route_of(task) for task in assembly.rows}
         if all(route is not None and route.skips_layer for route in routes.values()):
             names.append(run)
         for task, layout in assembly.layouts.items():

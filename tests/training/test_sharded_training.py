@@ -53,7 +53,7 @@ def test_the_demo_trains_alike_on_eight_devices(data_directory: Path):
 
 
 MODELS = {
-    "mot": {"mod": MixtureOfDepths("none", ())},
+    "mot": {"mod": MixtureOfDepths()},
     "unimod": {"mot": MixtureOfTransformers(())},
     "mot_unimod": {},
 }

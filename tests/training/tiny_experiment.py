@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig
 from unimod_jax.layout import (
     Task,
@@ -11,7 +12,7 @@ from unimod_jax.layout import (
     next_token_tasks,
     shared,
 )
-from unimod_jax.models import MixtureOfDepths, ModelConfig
+from unimod_jax.models import ModelConfig
 from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken, Objective
 from unimod_jax.training import Experiment, TrainingConfig
 
@@ -27,7 +28,9 @@ def tiny_experiment(
         model=ModelConfig(
             width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
         ),
-        mod=MixtureOfDepths(routed_layers=(0,), keep_ratio=0.5),
+        mod=routed_in(
+            (0,), ("text_to_image", "image_to_text"), keep_ratio=0.5, num_layers=1
+        ),
         data=DataConfig(directory=str(data_directory), batch_size=8, caption_tokens=9),
         tasks=tasks_of(objective, text_to_image=1, image_to_text=0),
         training=TrainingConfig(**(steps | training)),

@@ -9,7 +9,6 @@ from experiments.published import published
 from unimod_jax.data import Image, Record, Speech, Text, TextTokenizer
 from unimod_jax.data.example_rows import first_rows
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, PartSizes, Task, UnifiedBatch
-from unimod_jax.models import MixtureOfDepths
 from unimod_jax.objectives import MaskedImage
 from unimod_jax.training import Assembly, Experiment, reduced_twin
 
@@ -54,7 +53,6 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
     )
     small = dataclasses.replace(
         twin,
-        mod=_in_second_layer(twin.mod) if num_layers == 2 else twin.mod,
         data=data,
         tasks=with_shares(twin.tasks, shares),
         training=training,
@@ -65,22 +63,7 @@ def tiny_twin(preset: str, variant: str) -> Experiment:
 
 
 def _routes(experiment: Experiment) -> bool:
-    plan = experiment.mod.layer_plan(experiment.model.num_layers)
-    return any(layer.routes for layer in plan)
-
-
-def _in_second_layer(routing: MixtureOfDepths) -> MixtureOfDepths:
-    """The same plan of two layers, named by number."""
-    numbered = dataclasses.replace(
-        routing,
-        routed_layers=(1,),
-        task_depths=tuple(
-            dataclasses.replace(depth, routed_layers=(1,))
-            for depth in routing.task_depths
-        ),
-    )
-    assert numbered.layer_plan(2) == routing.layer_plan(2)
-    return numbered
+    return any(experiment.mod.routes(experiment.model.num_layers))
 
 
 def _tasks_that_matter(twin: Experiment) -> dict[str, int]:

@@ -30,7 +30,7 @@ from unimod_jax.convert.weight_map import (
     Table,
 )
 from unimod_jax.models import ModelConfig
-from unimod_jax.models.warm_start import Path
+from unimod_jax.models.parameter_path import Path
 from unimod_jax.presets import preset
 from unimod_jax.presets.chameleon import VOCABULARY_SIZE
 

@@ -12,7 +12,7 @@ from unimod_jax.convert.layer_table import EMBEDDING
 from unimod_jax.convert.manifest import Manifest, new_manifest
 from unimod_jax.convert.tensor_files import TensorFiles
 from unimod_jax.convert.weight_map import Table
-from unimod_jax.models.warm_start import Path
+from unimod_jax.models.parameter_path import Path
 
 
 def growth(table: Table, larger: Table) -> dict[Path, tuple[int, ...]]:

@@ -1,7 +1,6 @@
 """The pieces that all tables of language models are made of.
 
-Parameters are called as in `models.warm_start`: layers unstacked, the one tower of a
-dense model "shared".
+Parameters are called as in `models.parameter_path`.
 """
 
 import dataclasses
@@ -9,7 +8,7 @@ import dataclasses
 from unimod_jax.convert.conversion_error import ConversionError
 from unimod_jax.convert.weight_map import AS_IS, TRANSPOSED, FileTensor
 from unimod_jax.models import ModelConfig
-from unimod_jax.models.warm_start import DENSE_TOWER, LAYERS, Path
+from unimod_jax.models.parameter_path import DENSE_TOWER, LAYERS, Path
 
 type MutableTable = dict[Path, FileTensor]
 

@@ -1,7 +1,7 @@
 """Published weights, read into the parameters of any model of their architecture.
 
 Each parameter is made where it stays (`read_array`). What it starts from is
-`models.warm_start.dense_sources`: towers are copies, routers are fresh. Where a model
+`models.warm_start.stacked_sources`: towers are copies, routers are fresh. Where a model
 begins larger than its files (`growth`), what they lack is as a fresh model has it.
 """
 
@@ -25,7 +25,8 @@ from unimod_jax.convert.weight_map import FileTensor, JoinedTensors, Table
 from unimod_jax.layout import RowLayout
 from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
-from unimod_jax.models.warm_start import DENSE_TOWER, Path, dense_sources
+from unimod_jax.models.parameter_path import DENSE_TOWER, Path
+from unimod_jax.models.warm_start import stacked_sources
 from unimod_jax.parallel import ShardingRules, tree_sharding
 
 _PARAMS = "params"
@@ -147,13 +148,14 @@ def _sources(
     table: Table,
     grown: Mapping[Path, tuple[int, ...]],
 ) -> dict[Path, tuple[Path, ...]]:
-    """`dense_sources` of what the files hold, or hold a part of."""
+    """`stacked_sources` of what the files hold, or hold a part of."""
     held = {path: entry.parameter_shape for path, entry in table.items()}
     _check_grown(held, grown)
     params = {path[1:]: leaf.shape for path, leaf in target.items() if _is_param(path)}
+    sources = stacked_sources(params, spec.designs, {**held, **grown})
     return {
         (_PARAMS, *path): of_leaf
-        for path, of_leaf in dense_sources(params, spec, {**held, **grown}).items()
+        for path, of_leaf in sources.items()
         if table.keys() & set(of_leaf)
     }
 

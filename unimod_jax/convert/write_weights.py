@@ -15,16 +15,16 @@ from unimod_jax.convert.tensor_files import TensorFiles
 from unimod_jax.convert.weight_map import FileTensor, JoinedTensors, Table
 from unimod_jax.convert.write_files import tensors_of, write_files
 from unimod_jax.models import ModelSpec
-from unimod_jax.models.warm_start import (
+from unimod_jax.models.parameter_path import (
     DENSE_TOWER,
     LAYERS,
     Path,
-    dense_sources,
+    component_and_tower,
+    is_stacked,
 )
+from unimod_jax.models.warm_start import stacked_sources
 
 type Values = dict[str, Callable[[], np.ndarray]]
-
-_STACK = "transformer"
 
 
 def write_weights(
@@ -78,7 +78,8 @@ def weight_values(
     """
     flat: Any = flax.traverse_util.flatten_dict(dict(params))
     shapes = {path: entry.parameter_shape for path, entry in table.items()}
-    sources = dense_sources({p: x.shape for p, x in flat.items()}, spec, shapes)
+    held = {path: leaf.shape for path, leaf in flat.items()}
+    sources = stacked_sources(held, spec.designs, shapes)
     held_by: dict[Path, list[tuple[Path, int]]] = {}
     for path, of_leaf in sources.items():
         for layer, source in enumerate(of_leaf):
@@ -140,7 +141,7 @@ def _chosen(
     tower: str | None,
 ) -> np.ndarray:
     """The parameter of the tower asked for, or of the one value all towers have."""
-    named = [(_tower_of(path, source), (path, layer)) for path, layer in holders]
+    named = [(_tower_of(path), (path, layer)) for path, layer in holders]
     names = ", ".join(name for name, _ in named)
     if len(named) > 1 and tower is not None:
         named = [(name, at) for name, at in named if tower in name.split("+")]
@@ -148,9 +149,9 @@ def _chosen(
             raise ConversionError(
                 f"{_name(source)} has no tower {tower!r}; choose one of {names}."
             )
-    value = _layer_of(flat, named[0][1], source)
+    value = _layer_of(flat, named[0][1])
     for _, other in named[1:]:
-        if _layer_of(flat, other, source).tobytes() != value.tobytes():
+        if _layer_of(flat, other).tobytes() != value.tobytes():
             raise ConversionError(
                 f"the towers {names} of {_name(source)} differ, and published files "
                 "have one; choose whose weights to write with tower=..."
@@ -158,12 +159,9 @@ def _chosen(
     return value
 
 
-def _tower_of(path: Path, source: Path) -> str:
+def _tower_of(path: Path) -> str:
     """The name of the tower that a parameter belongs to."""
-    inner = path[2:] if path[0] == _STACK else path
-    dense = source[2:] if source[0] == LAYERS else source
-    pairs = zip(inner, dense, strict=True)
-    return next((ours for ours, theirs in pairs if ours != theirs), DENSE_TOWER)
+    return component_and_tower(path)[1] or DENSE_TOWER
 
 
 def _name(source: Path) -> str:
@@ -172,9 +170,7 @@ def _name(source: Path) -> str:
     return f"{name} of layer {source[1]}" if of_layer else name
 
 
-def _layer_of(
-    flat: Mapping[Path, jax.Array], holder: tuple[Path, int], source: Path
-) -> np.ndarray:
+def _layer_of(flat: Mapping[Path, jax.Array], holder: tuple[Path, int]) -> np.ndarray:
     path, layer = holder
     leaf = flat[path]
     if not leaf.is_fully_addressable:
@@ -182,7 +178,7 @@ def _layer_of(
             f"{'/'.join(path)} is spread over several processes; restore the "
             "checkpoint on one machine to export it."
         )
-    return np.asarray(_row(leaf, layer) if source[0] == LAYERS else leaf)
+    return np.asarray(_row(leaf, layer) if is_stacked(path) else leaf)
 
 
 @jax.jit

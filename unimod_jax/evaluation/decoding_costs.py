@@ -29,7 +29,7 @@ class DecodingCosts:
     Attributes:
       cache_bytes: task -> bytes of keys and values per row.
       dense_cache_bytes: the same of the dense twin.
-      selection_gap: "run_1/<task>/<stream>" -> share of tokens that training and
+      selection_gap: "layer_3/<task>/<stream>" -> share of tokens that training and
         decoding choose differently about; empty where one rule does both.
     """
 
@@ -68,7 +68,7 @@ def _selection_gap(trained: TrainedRun, records: Sequence[Record]) -> dict[str, 
     def gaps(variables: dict) -> dict[str, jax.Array]:
         # The state is mutable in training only: then both rules choose.
         (_, reports), _ = trained.model.apply(variables, batch, mutable=[STATE])
-        return router_loss(reports)[1]
+        return router_loss(reports, trained.assembly.spec.designs)[1]
 
     found = gaps(trained.variables)
     return {

@@ -17,12 +17,13 @@ from unimod_jax.evaluation.report_sections import (
     routing_section,
     twin_section,
 )
+from unimod_jax.mod import LayerPlan
 from unimod_jax.training.held_out import PREFIX
 from unimod_jax.training.metric_writer import read_metrics
 from unimod_jax.training.run_directory import experiment_to_json, write_atomically
 
 TEMPLATE = "report.html.jinja"
-_KEPT = re.compile(r"kept/run_\d+/([^/]+)/([^/]+)")
+_KEPT = re.compile(r"kept/layer_\d+/([^/]+)/([^/]+)")
 
 
 def write_report(evaluation: Evaluation, summary: Mapping[str, Any]) -> None:
@@ -50,7 +51,7 @@ def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, An
         "summary": summary,
         "losses": _loss_charts(rows),
         "held_out_losses": _held_out_charts(rows),
-        "kept": _kept_charts(rows, experiment.mod.keep_ratio),
+        "kept": _kept_charts(rows, experiment.mod.plan),
         "drawings": drawing_section(evaluation),
         "captions": caption_section(evaluation),
         "routing": routing_section(evaluation),
@@ -105,9 +106,16 @@ def _held_out_charts(rows: Sequence[Mapping[str, float]]) -> list[dict[str, str]
 
 
 def _kept_charts(
-    rows: Sequence[Mapping[str, float]], keep_ratio: float
+    rows: Sequence[Mapping[str, float]], plan: LayerPlan
 ) -> list[dict[str, str]]:
-    """One chart per routed task: the share of tokens kept by stream, all layers."""
+    """One chart per routed task: the share of tokens kept by stream, all layers.
+
+    The line is what the plan keeps in the layers that keep any.
+    """
+    asked = {
+        of_task.task: [ratio for ratio in of_task.keep_ratios if ratio]
+        for of_task in plan
+    }
     found = [
         match for name in (rows[-1] if rows else ()) if (match := _KEPT.match(name))
     ]
@@ -118,7 +126,8 @@ def _kept_charts(
             if match[1] == task:
                 parts.setdefault(match[2], []).append(match[0])
         label = f"share of tokens kept in {words(task)}"
-        charts.append(_chart(rows, task, parts, label, level=keep_ratio))
+        level = float(np.mean(asked[task])) if asked.get(task) else None
+        charts.append(_chart(rows, task, parts, label, level=level))
     return charts
 
 

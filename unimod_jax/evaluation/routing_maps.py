@@ -24,9 +24,8 @@ from unimod_jax.layout import (
     TaskLayout,
     UnifiedBatch,
 )
-from unimod_jax.models import LayerReport
-from unimod_jax.models.layer import LayerDesign
-from unimod_jax.models.transformer import layer_runs
+from unimod_jax.models import LayerDesign, LayerReport
+from unimod_jax.models.parameter_path import run_layers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +74,7 @@ def routing_maps(
         for task, layout in trained.assembly.layouts.items()
         if isinstance(layout, TaskLayout)
         and sum(segment.modality == IMAGE for segment in layout.segments) == 1
-        and any(layer.route_of(task) for layer in trained.assembly.spec.plan)
+        and any(design.route_of(task) for design in trained.assembly.spec.designs)
     }
     if not layouts or not len(records):
         return []
@@ -130,18 +129,16 @@ def count_kept(
     reports: list[LayerReport],
     batch: UnifiedBatch,
     num_rows: int,
-    designs: Sequence[LayerDesign],
+    designs: tuple[LayerDesign, ...],
     kept: dict[tuple[int, str], np.ndarray],
 ) -> None:
     """Adds the first num_rows rows of a batch to the counts per layer and task."""
-    first_layer = 0
-    for run, report in zip(layer_runs(designs), reports, strict=True):
+    for layers, report in zip(run_layers(designs), reports, strict=True):
         for task, streams in report.items():
             for name, routing in streams.items():
                 patch_index_BT = batch[task].streams[name].patch_index_BT[:num_rows]
                 is_image_BT = patch_index_BT >= 0
-                for offset in range(len(run)):
+                for offset, layer in enumerate(layers):
                     kept_BT = np.asarray(routing.kept_BT[offset])[:num_rows]
                     chosen = patch_index_BT[is_image_BT & kept_BT]
-                    np.add.at(kept[first_layer + offset, task], chosen, 1)
-        first_layer += len(run)
+                    np.add.at(kept[layer, task], chosen, 1)

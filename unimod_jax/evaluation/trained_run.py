@@ -9,18 +9,13 @@ import os
 from collections.abc import Set
 from pathlib import Path
 
-import jax
-from flax import linen as nn
-
 from unimod_jax.data import ImageCodec, TextTokenizer
 from unimod_jax.generation import BoundModel
 from unimod_jax.layout import TEXT, TaskLayout, with_segments
 from unimod_jax.models import UnifiedModel
-from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError, TrainState
-from unimod_jax.training.checkpoint import RunCheckpoints
-from unimod_jax.training.converted_weights import load_weights
+from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError
 from unimod_jax.training.learned_codec import open_codec
-from unimod_jax.training.sharded_step import abstract_state
+from unimod_jax.training.newest_variables import newest_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +123,7 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
     run = RunDirectory(Path(path))
     experiment = run.read_experiment()
     assembly = Assembly(experiment)
-    variables, step = _newest_variables(run, assembly)
+    variables, step = newest_variables(run, assembly)
     return TrainedRun(
         run,
         experiment,
@@ -138,37 +133,4 @@ def open_run(path: str | os.PathLike[str]) -> TrainedRun:
         UnifiedModel(assembly.spec),
         variables,
         step,
-    )
-
-
-def _newest_variables(run: RunDirectory, assembly: Assembly) -> tuple[dict, int]:
-    """Those of the newest checkpoint, or of a converted model, at step 0."""
-    if run.checkpoints.is_dir():
-        training = assembly.experiment.training
-        checkpoints = RunCheckpoints(run.checkpoints, training, read_only=True)
-        try:
-            restored = checkpoints.restore(_state_shapes(assembly))
-        finally:
-            checkpoints.close()
-        if restored is not None:
-            state, step = restored
-            return state.variables(), step
-    if run.weights.is_dir():
-        return load_weights(run.weights, assembly), 0
-    raise _untrained(run)
-
-
-def _untrained(run: RunDirectory) -> RunError:
-    return RunError(
-        f"{run.path} has no checkpoint yet; train it until its first checkpoint is "
-        f"saved, or give another run directory."
-    )
-
-
-def _state_shapes(assembly: Assembly) -> TrainState:
-    """Shapes of the training state, all on one device, without computing anything."""
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        nn.unbox(abstract_state(assembly)),
     )

@@ -18,8 +18,8 @@ def why_not_token_by_token(spec: ModelSpec, layout: RowLayout) -> str:
             f"whole rows, so this model cannot generate token by token; evaluate its "
             f"losses, or train one without experts."
         )
-    for layer in spec.plan:
-        route = layer.route_of(layout.task)
+    for design in spec.designs:
+        route = design.route_of(layout.task)
         if route is not None and (culprit := _what_looks_ahead(route, layout)):
             return (
                 f"task {layout.task!r} is routed with {culprit}, which looks at later "

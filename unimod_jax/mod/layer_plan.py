@@ -1,190 +1,196 @@
-"""A layer plan is data: per layer, which tasks are routed and how many tokens stay.
+"""A layer plan is data: per task, the share of its tokens that each layer keeps.
 
-The layer kinds of UniMoD (2502.06474, figure 5) are plans: no routes is a dense layer,
-one route a text-to-image-routed or understanding-routed layer, all routes a shared
-layer (still one router per task). Each task takes its own path: a set of layers and a
-keep ratio for each. So are the comparisons: one router name for all tasks is Basic MoD,
-a keep ratio of 0 in every other layer is capacity-0 interleaving, and 0 from some layer
-on is early exit. Neighbours that differ in keep ratios at most are scanned as one body.
+The layer kinds of UniMoD (2502.06474, figure 5) are plans: a layer that no task names
+is dense, one task's a text-to-image-routed or understanding-routed layer, all tasks' a
+shared layer (still one router per task). So are the comparisons: a keep ratio of 0 in
+every other layer is capacity-0 interleaving, and 0 from some layer on is early exit.
+
+The functions here make keep ratios; whatever else does (an analysis, a file, a person)
+is as good. `plan_file` writes and reads plans.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from collections.abc import Sequence
 
 from unimod_jax.mod.capacity import capacity
+from unimod_jax.mod.keep_schedule import in_levels, keep_ratios
 
-type LayerPlan = tuple[LayerSpec, ...]
-
-Scorer = Literal["linear", "random", "attention"]
-WeightName = Literal["gentle", "sigmoid", "raw", "one"]
-CausalRule = Literal["following_threshold", "trained_threshold", "predictor", "top_k"]
+type LayerRatios = tuple[float | None, ...]
+"""A keep ratio for each layer; None where the task runs densely, without a router."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Route:
-    """How one task passes through a routed layer.
-
-    Attributes:
-      task: the task group's name.
-      keep_ratio: share of each stream's slots that the layer keeps; 0: the task skips
-        the layer, whatever the streams' own ratios.
-      stream_keep_ratios: (stream, ratio) pairs that override `keep_ratio`.
-      router: name of the router it uses, "" for the task's own; tasks that give the
-        same name share one (Basic MoD).
-      scorer: what ranks tokens: a learned "linear" router, a "random" draw, or the
-        "attention" they receive.
-      score_weight: one of `SCORE_WEIGHTS`; "one" for scores that nothing learns.
-      causal_rule: how tokens of causal streams are chosen, see `TokenChoice`.
-    """
-
-    task: str
-    keep_ratio: float = 1.0
-    stream_keep_ratios: tuple[tuple[str, float], ...] = ()
-    router: str = ""
-    scorer: Scorer = "linear"
-    score_weight: WeightName = "gentle"
-    causal_rule: CausalRule = "following_threshold"
-
-    def __post_init__(self) -> None:
-        """Refuses ratios that are no shares, unknown names, and unlearnable choices."""
-        capacity(self.keep_ratio, 1)
-        for stream, ratio in self.stream_keep_ratios:
-            if not capacity(ratio, 1):
-                raise ValueError(
-                    f"stream {stream!r} of task {self.task!r} has keep_ratio {ratio}, "
-                    f"but a layer is skipped by whole tasks; give a ratio above 0."
-                )
-        for field, names in (
-            ("scorer", get_args(Scorer)),
-            ("score_weight", get_args(WeightName)),
-            ("causal_rule", get_args(CausalRule)),
-        ):
-            if (value := getattr(self, field)) not in names:
-                raise ValueError(
-                    f"{field} {value!r} is not known; choose one of {names}."
-                )
-        if self.scorer == "linear":
-            return
-        if self.score_weight != "one":
-            raise ValueError(
-                f"score_weight {self.score_weight!r} weighs with {self.scorer} scores, "
-                f"which nothing trains; use 'one'."
-            )
-        if self.causal_rule == "trained_threshold":
-            raise ValueError(
-                f"causal_rule 'trained_threshold' trains a linear router's scores, but "
-                f"the scorer is {self.scorer!r}; use another rule."
-            )
-
-    @property
-    def router_name(self) -> str:
-        """Name of the router it uses."""
-        return self.router or self.task
-
-    @property
-    def skips_layer(self) -> bool:
-        """Whether the task passes the layer by: nothing is kept, nothing is run."""
-        return self.keep_ratio == 0.0
-
-    def keep_ratio_of(self, stream: str) -> float:
-        """The keep ratio of one stream."""
-        return dict(self.stream_keep_ratios).get(stream, self.keep_ratio)
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerSpec:
-    """One layer: the routes of the tasks it routes; other tasks run densely."""
-
-    routes: tuple[Route, ...] = ()
-
-    def route_of(self, task: str) -> Route | None:
-        """The task's route, or None where the task runs densely."""
-        return next((route for route in self.routes if route.task == task), None)
-
-    @property
-    def without_ratios(self) -> "LayerSpec":
-        """The layer with every task that it routes kept whole.
-
-        Layers that are equal without their ratios have the same parameters: those of a
-        ramp, for one. A task that skips the layer still does.
-        """
-        return LayerSpec(
-            tuple(
-                route
-                if route.skips_layer
-                else dataclasses.replace(route, keep_ratio=1.0)
-                for route in self.routes
-            )
-        )
-
-    @property
-    def kind(self) -> str:
-        """The layer's kind, for reports: "dense", "<task>-routed" or "shared"."""
-        match self.routes:
-            case ():
-                return "dense"
-            case (only,):
-                return f"{only.task}-routed"
-            case _:
-                return "shared"
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskPath:
+class TaskPlan:
     """One task's way through all layers.
 
     Attributes:
-      route: how it passes each routed layer, but for the keep ratio.
-      keep_ratios: layer -> keep ratio; the task runs densely in layers not named.
+      task: the task group's name.
+      keep_ratios: for each layer, the share of its tokens that the layer keeps: 0 skips
+        the layer, 1 has a router and keeps everything, None has no router at all.
     """
 
-    route: Route
-    keep_ratios: Mapping[int, float]
+    task: str
+    keep_ratios: LayerRatios
+
+    def __post_init__(self) -> None:
+        """Refuses a ratio that is no share, naming task and layer."""
+        for layer, ratio in enumerate(self.keep_ratios):
+            if ratio is None:
+                continue
+            try:
+                capacity(ratio, 1)
+            except ValueError as error:
+                raise ValueError(
+                    f"layer {layer} of task {self.task!r}: {error}"
+                ) from None
 
 
-def plan_layers(num_layers: int, paths: Sequence[TaskPath]) -> LayerPlan:
-    """The plan in which each task takes its path.
+type LayerPlan = tuple[TaskPlan, ...]
+"""The plans of the routed tasks; a task without one runs densely in all layers."""
+
+
+def check_plan(plan: LayerPlan, num_layers: int) -> None:
+    """Refuses a plan of another depth, or two plans of one task.
 
     Raises:
-      ValueError: for a routed layer that does not exist, a task with two paths, or a
-        keep ratio that is no share.
+      ValueError: naming the tasks.
     """
-    tasks = [path.route.task for path in paths]
+    tasks = [of_task.task for of_task in plan]
     if repeated := sorted({task for task in tasks if tasks.count(task) > 1}):
         raise ValueError(
-            f"tasks {repeated} have more than one path; give each task one path that "
-            f"names all of its layers."
+            f"tasks {repeated} have more than one plan; give each task one plan of all "
+            f"layers."
         )
-    named = {layer for path in paths for layer in path.keep_ratios}
-    if missing := sorted(named - set(range(num_layers))):
+    for of_task in plan:
+        if (found := len(of_task.keep_ratios)) != num_layers:
+            raise ValueError(
+                f"the plan of task {of_task.task!r} has {found} layers, but the model "
+                f"has {num_layers}; make one for {num_layers} layers."
+            )
+
+
+def same_for(tasks: Sequence[str], ratios: LayerRatios) -> LayerPlan:
+    """The plan in which each of some tasks takes the same keep ratios."""
+    return tuple(TaskPlan(task, ratios) for task in tasks)
+
+
+# --- Keep ratios ----------------------------------------------------------------------
+
+
+def in_layers(
+    num_layers: int,
+    layers: Sequence[int],
+    keep_ratio: float,
+    final: float | None = None,
+    shape: str = "linear",
+    levels: int = 0,
+) -> LayerRatios:
+    """Routed in some layers, dense in the others.
+
+    Args:
+      num_layers: of the model.
+      layers: the routed ones, from 0.
+      keep_ratio: of the first of them.
+      final: of the last; None keeps `keep_ratio` throughout.
+      shape: how the ratio runs from the first to the last: "linear" or "cosine".
+      levels: how many different ratios there are at most (`in_levels`); 0: no bound.
+
+    Raises:
+      ValueError: for a layer that does not exist, an unknown shape, or fewer than no
+        levels.
+    """
+    if missing := sorted(set(layers) - set(range(num_layers))):
         raise ValueError(
             f"layers {missing} cannot be routed: the model has layers "
             f"0 to {num_layers - 1}."
         )
-    return tuple(
-        LayerSpec(
-            tuple(
-                dataclasses.replace(path.route, keep_ratio=path.keep_ratios[layer])
-                for path in paths
-                if layer in path.keep_ratios
-            )
+    ratios = keep_ratios(shape, len(layers), keep_ratio, final, levels)
+    of_layer = dict(zip(layers, ratios, strict=True))
+    return tuple(of_layer.get(layer) for layer in range(num_layers))
+
+
+def last_half(
+    num_layers: int,
+    keep_ratio: float,
+    final: float | None = None,
+    shape: str = "linear",
+    levels: int = 0,
+) -> LayerRatios:
+    """The layers UniMoD converts in Show-o and Emu3 (2502.06474, section 5.1).
+
+    Args:
+      num_layers, keep_ratio, final, shape, levels: as of `in_layers`.
+    """
+    layers = range(num_layers - num_layers // 2, num_layers)
+    return in_layers(num_layers, layers, keep_ratio, final, shape, levels)
+
+
+def every_other(
+    num_layers: int,
+    keep_ratio: float,
+    final: float | None = None,
+    shape: str = "linear",
+    levels: int = 0,
+) -> LayerRatios:
+    """The layers Mixture-of-Depths routes (2404.02258, section 3): the odd ones.
+
+    Args:
+      num_layers, keep_ratio, final, shape, levels: as of `in_layers`.
+    """
+    layers = range(1, num_layers, 2)
+    return in_layers(num_layers, layers, keep_ratio, final, shape, levels)
+
+
+def in_every_other(ratios: LayerRatios) -> LayerRatios:
+    """The same keep ratios, from the first to the last, in every other layer.
+
+    Raises:
+      ValueError: for more or fewer than half of the layers.
+    """
+    given = [ratio for ratio in ratios if ratio is not None]
+    layers = range(1, len(ratios), 2)
+    if len(given) != len(layers):
+        raise ValueError(
+            f"{len(given)} layers of {len(ratios)} are routed, but every other layer "
+            f"is {len(layers)} of them; give a plan that routes half."
         )
-        for layer in range(num_layers)
+    of_layer = dict(zip(layers, given, strict=True))
+    return tuple(of_layer.get(layer) for layer in range(len(ratios)))
+
+
+def in_stairs(ratios: LayerRatios, levels: int) -> LayerRatios:
+    """The same layers, in at most so many different keep ratios (`in_levels`)."""
+    given = [ratio for ratio in ratios if ratio is not None]
+    stairs = iter(in_levels(given, levels))
+    return tuple(None if ratio is None else next(stairs) for ratio in ratios)
+
+
+def resampled(ratios: LayerRatios, num_layers: int) -> LayerRatios:
+    """The keep ratios for a model of another depth.
+
+    Each layer takes the ratio of the layer at the same relative depth whose number is
+    even or odd as its own is, so every other layer stays every other layer, the last
+    half the last half, and a ramp about its mean.
+    """
+    old = len(ratios)
+
+    def source(layer: int) -> int:
+        depth = (layer + 0.5) * old / num_layers - 0.5
+        alike = [n for n in range(old) if n % 2 == layer % 2] or list(range(old))
+        return min(alike, key=lambda n: abs(n - depth))
+
+    return tuple(ratios[source(layer)] for layer in range(num_layers))
+
+
+def resampled_plan(plan: LayerPlan, num_layers: int) -> LayerPlan:
+    """The plan for a model of another depth, task by task (`resampled`)."""
+    return tuple(
+        TaskPlan(of_task.task, resampled(of_task.keep_ratios, num_layers))
+        for of_task in plan
     )
 
 
-def last_half(num_layers: int) -> tuple[int, ...]:
-    """The layers UniMoD converts in Show-o and Emu3 (2502.06474, section 5.1)."""
-    return tuple(range(num_layers - num_layers // 2, num_layers))
-
-
-def every_other_layer(num_layers: int) -> tuple[int, ...]:
-    """The layers Mixture-of-Depths routes (2404.02258, section 3): the odd ones."""
-    return tuple(range(1, num_layers, 2))
-
-
 def runs[Item](items: Sequence[Item]) -> tuple[tuple[Item, int], ...]:
-    """Maximal runs of equal items, such as layers of a plan, as (item, length)."""
+    """Maximal runs of equal items, such as layers of a model, as (item, length)."""
     return tuple((item, len(list(group))) for item, group in itertools.groupby(items))

@@ -30,9 +30,9 @@ from flax import linen as nn
 from unimod_jax.layout import AttentionGeometry
 from unimod_jax.mod.capacity import capacity
 from unimod_jax.mod.causal_gate import CausalGate, is_training
-from unimod_jax.mod.layer_plan import Route
 from unimod_jax.mod.membership_predictor import MembershipPredictor, membership_loss
 from unimod_jax.mod.random_scorer import RandomScorer
+from unimod_jax.mod.route import Route
 from unimod_jax.mod.score_weight import SCORE_WEIGHTS
 from unimod_jax.mod.selection import Selection, select_above, select_top_k
 from unimod_jax.mod.task_router import JITTER, TaskRouter, jitter

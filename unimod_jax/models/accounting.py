@@ -16,7 +16,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +30,12 @@ from unimod_jax.layout import (
     TokenStream,
 )
 from unimod_jax.models.config import ModelConfig
+from unimod_jax.models.parameter_path import (
+    Path,
+    component_and_tower,
+    is_embedding,
+    layered,
+)
 from unimod_jax.models.unified import ModelSpec, UnifiedModel
 
 CONVENTIONS = ("linear_only", "with_attention", "with_head", "valid_tokens")
@@ -72,12 +77,12 @@ def parameters(spec: ModelSpec, layouts: Mapping[str, RowLayout]) -> ParameterCo
       spec: the model.
       layouts: task -> layout of all tasks; a layer that all of them skip has none.
     """
-    flat = flax.traverse_util.flatten_dict(_parameter_shapes(spec, layouts))
-    sizes = {path: count_parameters(leaf) for path, leaf in flat.items()}
+    shapes = _parameter_shapes(spec, layouts)
+    sizes = {path: count_parameters(leaf) for path, leaf in shapes.items()}
     towers: dict[str, int] = {}
-    of_component: dict[tuple[str, ...], dict[str, float]] = {}
+    of_component: dict[Path, dict[str, float]] = {}
     for path, size in sizes.items():
-        component, tower = _component_and_tower(path)
+        component, tower = component_and_tower(path)
         if tower is None:
             continue
         towers[tower] = towers.get(tower, 0) + size
@@ -90,22 +95,25 @@ def parameters(spec: ModelSpec, layouts: Mapping[str, RowLayout]) -> ParameterCo
     return ParameterCounts(
         total=sum(sizes.values()),
         activated=round(activated),
-        embedding=sum(size for path, size in sizes.items() if _is_embedding(path)),
+        embedding=sum(size for path, size in sizes.items() if is_embedding(path)),
         towers=towers,
     )
 
 
-def _parameter_shapes(spec: ModelSpec, layouts: Mapping[str, RowLayout]) -> dict:
-    """The parameter tree of a model, as shapes."""
+def _parameter_shapes(
+    spec: ModelSpec, layouts: Mapping[str, RowLayout]
+) -> dict[Path, Any]:
+    """The parameters of a model by name, as shapes."""
     num_rows = spec.towers.rows_per_expert_group
     batch = {
         task: abstract_rows(spec, layout, num_rows) for task, layout in layouts.items()
     }
 
     def initialise(batch: dict[str, TokenGroup]) -> dict:
-        return nn.unbox(UnifiedModel(spec).init(jax.random.key(0), batch))
+        variables = nn.unbox(UnifiedModel(spec).init(jax.random.key(0), batch))
+        return layered(variables["params"], spec.designs)
 
-    return jax.eval_shape(initialise, batch)["params"]
+    return jax.eval_shape(initialise, batch)
 
 
 def abstract_rows(spec: ModelSpec, layout: RowLayout, num_rows: int = 1) -> TokenGroup:
@@ -138,28 +146,12 @@ def abstract_rows(spec: ModelSpec, layout: RowLayout, num_rows: int = 1) -> Toke
     )
 
 
-def _component_and_tower(path: tuple[str, ...]) -> tuple[tuple[str, ...], str | None]:
-    """What `mot.Towers` a parameter is of, and which of its towers; or no tower.
-
-    Paths read transformer/run/block/component/tower/... and final_norm/tower/...
-    """
-    for start in ("block", "final_norm"):
-        if start in path:
-            end = path.index(start) + (2 if start == "block" else 1)
-            return path[:end], path[end]
-    return path, None
-
-
-def _experts_of(path: tuple[str, ...], spec: ModelSpec) -> int:
+def _experts_of(path: Path, spec: ModelSpec) -> int:
     """By how many experts a parameter is shared out; 1 for all but experts' weights."""
     if "feed_forward" not in path or path[-1] == "router":
         return 1
     is_expert = path[path.index("feed_forward") + 1] in spec.towers.expert_towers
     return spec.towers.num_experts if is_expert else 1
-
-
-def _is_embedding(path: tuple[str, ...]) -> bool:
-    return path[0] == "vocabulary_head" or path[-1] in ("table", "image_position")
 
 
 # --- FLOPs ----------------------------------------------------------------------------
@@ -254,7 +246,7 @@ def row_flops(spec: ModelSpec, layout: RowLayout) -> RowFlops:
     tokens = {name: layout.num_tokens(name) for name in layout.stream_names}
     linear = attention = 0
     for design in spec.designs:
-        route = design.routing.route_of(layout.task)
+        route = design.route_of(layout.task)
         if route is not None and route.skips_layer:
             continue
         kept = dict(tokens)

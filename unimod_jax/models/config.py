@@ -1,7 +1,7 @@
 """What a user chooses about a model: its architecture, what is untied, what is routed.
 
 Three small frozen dataclasses, one per idea, and the functions that turn the two
-papers' choices into data: one untying map and one layer spec per layer.
+papers' choices into data: one untying map and some routes per layer.
 """
 
 import dataclasses
@@ -12,29 +12,15 @@ from unimod_jax.layout import IMAGE, TEXT
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """The architecture of the transformer; the defaults are those of the toys.
+class ModelConfig(mot.BlockConfig):
+    """The architecture of the transformer: that of its blocks, and what is around them.
 
     Attributes:
-      width: D.
       num_layers: how many blocks.
-      num_heads: H.
-      num_kv_heads: G, dividing H.
-      head_dim: E, even.
-      feed_forward: "swiglu" (Llama) or "gelu" (Phi).
-      feed_forward_hidden: F; 0 follows Llama's rule (`mot.swiglu_width`).
-      norm: "rms" or "layer" (with a bias).
-      norm_order: "pre", "swin" (after each branch, before it is added) or "parallel"
-        (Phi: attention and feed-forward side by side behind one norm).
-      qk_norm: of queries and keys, per head, before rotary: "none", "rms", "layer", or
-        "layer_per_head" (weights of its own for each head).
-      norm_epsilon: of every norm.
-      biases: whether projections, feed-forward and head have biases (Phi).
-      tied_head: whether the vocabulary head is the embedding table.
+      tied_head: whether the vocabulary head is the embedding table; with `biases` it
+        has one of its own too.
       rotary_theta: base of the rotary wavelengths, in tokens.
       rotary_share: share of each head's dimensions that turn (Phi: half).
-      attention_dropout: of attention probabilities.
-      residual_dropout: of what attention and feed-forward add.
       embedding_dropout: of embedded tokens.
       vocabulary_size: V; 0 takes as many ids as the data needs.
       image_positions: whether image tokens add a learned embedding of their raster
@@ -48,23 +34,10 @@ class ModelConfig:
       modalities: what tokens can be.
     """
 
-    width: int = 128
     num_layers: int = 4
-    num_heads: int = 4
-    num_kv_heads: int = 4
-    head_dim: int = 32
-    feed_forward: Literal["swiglu", "gelu"] = "swiglu"
-    feed_forward_hidden: int = 0
-    norm: Literal["rms", "layer"] = "rms"
-    norm_order: Literal["pre", "swin", "parallel"] = "pre"
-    qk_norm: Literal["none", "rms", "layer", "layer_per_head"] = "rms"
-    norm_epsilon: float = 1e-5
-    biases: bool = False
     tied_head: bool = False
     rotary_theta: float = 10_000.0
     rotary_share: float = 1.0
-    attention_dropout: float = 0.0
-    residual_dropout: float = 0.0
     embedding_dropout: float = 0.0
     vocabulary_size: int = 0
     image_positions: bool = True
@@ -75,14 +48,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Checks what the layers below rely on."""
+        super().__post_init__()
         if self.num_layers < 1:
             raise ValueError(
                 f"num_layers is {self.num_layers}, but a model has at least one layer."
-            )
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads {self.num_heads} is not a multiple of num_kv_heads "
-                f"{self.num_kv_heads}; each key head serves equally many query heads."
             )
         if self.head_dim % 2 or self.rotated_dim % 2 or not 0 < self.rotary_share <= 1:
             raise ValueError(
@@ -94,11 +63,7 @@ class ModelConfig:
                 f"compute_dtype {self.compute_dtype!r} is not supported; choose "
                 f"'float32' or 'bfloat16'."
             )
-        for name in ("attention_dropout", "residual_dropout", "embedding_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)}; give a share in [0, 1)."
-                )
+        mot.check_dropped("embedding_dropout", self.embedding_dropout)
 
     @property
     def rotated_dim(self) -> int:
@@ -114,35 +79,13 @@ class ModelConfig:
         )
 
     @property
-    def hidden(self) -> int:
-        """F, as given or by Llama's rule."""
-        return self.feed_forward_hidden or mot.swiglu_width(self.width)
-
-    def block_config(self, towers: "MixtureOfTransformers") -> mot.BlockConfig:
-        """What each block is made of."""
-        return mot.BlockConfig(
-            width=self.width,
-            num_heads=self.num_heads,
-            num_kv_heads=self.num_kv_heads,
-            head_dim=self.head_dim,
-            feed_forward=self.feed_forward,
-            feed_forward_hidden=self.hidden,
-            norm=self.norm,
-            norm_order=self.norm_order,
-            qk_norm=self.qk_norm,
-            norm_epsilon=self.norm_epsilon,
-            biases=self.biases,
-            attention_dropout=self.attention_dropout,
-            residual_dropout=self.residual_dropout,
-            residual_scale=1.0 / (2 * self.num_layers),
-            num_experts=towers.num_experts,
-            expert_towers=towers.expert_towers,
-            rows_per_expert_group=towers.rows_per_expert_group,
-        )
+    def residual_scale(self) -> float:
+        """Keeps the variance of the residual stream independent of depth (GPT-2)."""
+        return 1.0 / (2 * self.num_layers)
 
 
 @dataclasses.dataclass(frozen=True)
-class MixtureOfTransformers:
+class MixtureOfTransformers(mot.Experts):
     """What is untied by modality (2411.04996), and which towers hold experts.
 
     No untied components is the dense model.
@@ -155,19 +98,12 @@ class MixtureOfTransformers:
         "speech")) of the leave-one-modality-out study; none gives each its own.
       initial_towers: whether a component's towers start from draws of their own or as
         copies of one draw.
-      expert_towers: feed-forward towers made of experts with expert choice; "shared"
-        of a dense model is MoE-4x, "text" of an untied one is the hybrid.
-      num_experts: experts of each of those towers.
-      rows_per_expert_group: rows whose tokens compete for an expert's places.
     """
 
     untied_components: tuple[str, ...] = mot.COMPONENTS
     untied_layers: tuple[int, ...] | str = "all"
     tower_groups: tuple[tuple[str, ...], ...] = ()
     initial_towers: Literal["independent", "copies"] = "independent"
-    expert_towers: tuple[str, ...] = ()
-    num_experts: int = 4
-    rows_per_expert_group: int = 1
 
     def untying_map(self, modalities: tuple[str, ...]) -> mot.UntyingMap:
         """The untying map of an untied layer, and of the final norm."""
@@ -196,42 +132,15 @@ class MixtureOfTransformers:
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskDepth:
-    """How one task is routed where it differs from the others.
-
-    Attributes:
-      task: the task group's name.
-      routed_layers: as of `MixtureOfDepths`.
-      keep_ratio: of its first routed layer.
-      final_keep_ratio: of its last routed layer; None keeps the ratio constant.
-      schedule: how the ratio runs from the first to the last.
-      levels: as of `MixtureOfDepths`.
-    """
-
-    task: str
-    routed_layers: tuple[int, ...] | str = "last_half"
-    keep_ratio: float = 0.4
-    final_keep_ratio: float | None = None
-    schedule: Literal["linear", "cosine"] = "linear"
-    levels: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class MixtureOfDepths:
-    """Which layers route which tasks (2502.06474), and how.
+    """Which tasks are routed in which layers (2502.06474), and how.
 
     Attributes:
-      routed_layers: layer indices, or "last_half", "every_other" or "none".
-      tasks: the routed tasks; a task not named runs densely.
-      keep_ratio: share of a stream's tokens that the first routed layer keeps; 0 skips
-        the layer.
-      final_keep_ratio: share that the last routed layer keeps; None: the same.
-      schedule: how the share runs from the first routed layer to the last.
-      levels: how many different shares a schedule has at most: neighbouring layers take
-        their mean, so that as many tokens are kept and fewer capacities compiled; 0:
-        every layer has its own.
-      text_keep_ratio: the share of a text stream of its own; 0 uses `keep_ratio`.
-      task_depths: tasks that are routed in a way of their own.
+      plan: the keep ratios of each routed task in each layer; a task without them runs
+        densely, and no task at all is the dense model. On a command line: a file, or
+        the short form of a function that makes one (`mod.plan_from`).
+      text_keep_ratio: the share of a text stream of its own, in every layer that is
+        routed and not skipped; 0 uses the plan's.
       single_router: one router for all tasks (Mixture-of-Depths) instead of one each.
       scorer: what ranks tokens: a learned "linear" router, "random", or the
         "attention" they receive.
@@ -240,14 +149,8 @@ class MixtureOfDepths:
       auxiliary_weight: of the loss that trains the decode-time rule (gamma-MoD: 0.01).
     """
 
-    routed_layers: tuple[int, ...] | str = "last_half"
-    tasks: tuple[str, ...] = ("text_to_image", "image_to_text")
-    keep_ratio: float = 0.4
-    final_keep_ratio: float | None = None
-    schedule: Literal["linear", "cosine"] = "linear"
-    levels: int = 0
+    plan: tuple[mod.TaskPlan, ...] = ()
     text_keep_ratio: float = 0.0
-    task_depths: tuple[TaskDepth, ...] = ()
     single_router: bool = False
     scorer: Literal["linear", "random", "attention"] = "linear"
     score_weight: Literal["gentle", "sigmoid", "raw", "one"] = "gentle"
@@ -256,61 +159,48 @@ class MixtureOfDepths:
     ] = "following_threshold"
     auxiliary_weight: float = 0.01
 
-    def layer_plan(self, num_layers: int) -> mod.LayerPlan:
-        """The plan of a model with this many layers; ValueError for unknown names."""
-        own = {depth.task: depth for depth in self.task_depths}
-        common = {
-            task: TaskDepth(
-                task,
-                self.routed_layers,
-                self.keep_ratio,
-                self.final_keep_ratio,
-                self.schedule,
-                self.levels,
-            )
-            for task in self.tasks
-        }
-        paths = [self._path(depth, num_layers) for depth in (common | own).values()]
-        return mod.plan_layers(num_layers, paths)
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that the plan names."""
+        return tuple(of_task.task for of_task in self.plan)
 
-    def _path(self, depth: TaskDepth, num_layers: int) -> mod.TaskPath:
-        layers = _layers(depth.routed_layers, num_layers)
-        ratios = mod.keep_ratios(
-            depth.schedule,
-            len(layers),
-            depth.keep_ratio,
-            depth.final_keep_ratio,
-            depth.levels,
+    def with_ratios(self, ratios: mod.LayerRatios) -> "MixtureOfDepths":
+        """The same tasks, all with these keep ratios."""
+        return dataclasses.replace(self, plan=mod.same_for(self.tasks, ratios))
+
+    def at_depth(self, num_layers: int) -> "MixtureOfDepths":
+        """The same for a model of so many layers (`mod.resampled`)."""
+        plan = mod.resampled_plan(self.plan, num_layers)
+        return dataclasses.replace(self, plan=plan)
+
+    def routes(self, num_layers: int) -> tuple[tuple[mod.Route, ...], ...]:
+        """Each layer's routes, of the tasks that it routes.
+
+        Raises:
+          ValueError: for a plan of another depth, or settings that do not go together.
+        """
+        mod.check_plan(self.plan, num_layers)
+        return tuple(
+            tuple(
+                self._route(of_task.task, ratio)
+                for of_task in self.plan
+                if (ratio := of_task.keep_ratios[layer]) is not None
+            )
+            for layer in range(num_layers)
         )
+
+    def _route(self, task: str, keep_ratio: float) -> mod.Route:
         text = self.text_keep_ratio
-        route = mod.Route(
-            depth.task,
-            depth.keep_ratio,
+        return mod.Route(
+            task,
+            keep_ratio,
             stream_keep_ratios=((TEXT, text),) if text else (),
             router="single" if self.single_router else "",
             scorer=self.scorer,
             score_weight=self.score_weight,
             causal_rule=self.causal_rule,
         )
-        return mod.TaskPath(route, dict(zip(layers, ratios, strict=True)))
 
 
-def _layers(layers: tuple[int, ...] | str, num_layers: int) -> tuple[int, ...]:
-    """Layer indices of a choice by name."""
-    if not isinstance(layers, str):
-        return layers
-    named = {
-        "none": (),
-        "last_half": mod.last_half(num_layers),
-        "every_other": mod.every_other_layer(num_layers),
-    }
-    if layers not in named:
-        raise ValueError(
-            f"routed_layers {layers!r} is not known; give layer indices or one of "
-            f"{sorted(named)}."
-        )
-    return named[layers]
-
-
-DENSE = (MixtureOfTransformers(()), MixtureOfDepths("none", ()))
+DENSE = (MixtureOfTransformers(()), MixtureOfDepths())
 """The dense twin of any model: one tower, no routing."""

@@ -29,7 +29,7 @@ def empty_caches(spec: ModelSpec, layout: RowLayout, num_rows: int) -> Caches:
     dtype = jnp.dtype(c.compute_dtype)
     caches: Caches = []
     for design, length in mod.runs(spec.designs):
-        regions = _regions(design.routing.route_of(layout.task), layout)
+        regions = _regions(design.route_of(layout.task), layout)
         if not regions:
             caches.append(None)
             continue
@@ -58,7 +58,7 @@ def cache_bytes(spec: ModelSpec, layout: RowLayout) -> int:
     per_place = 2 * c.num_kv_heads * c.head_dim * jnp.dtype(c.compute_dtype).itemsize
     places = sum(
         size
-        for layer in spec.plan
-        for _, size in _regions(layer.route_of(layout.task), layout)
+        for design in spec.designs
+        for _, size in _regions(design.route_of(layout.task), layout)
     )
     return places * per_place

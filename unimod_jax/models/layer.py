@@ -5,7 +5,7 @@ static number of tokens and pays only for those. Groups are never concatenated.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,7 +20,15 @@ from unimod_jax.layout import (
     Stream,
     sequence_order,
 )
-from unimod_jax.mot import BlockConfig, LayerCache, TransformerBlock, UntyingMap
+from unimod_jax.models.layer_design import LayerDesign, LayerRun
+from unimod_jax.models.parameter_path import run_layers
+from unimod_jax.mot import (
+    NO_EXPERTS,
+    BlockConfig,
+    Experts,
+    LayerCache,
+    TransformerBlock,
+)
 from unimod_jax.parallel import constrain
 
 type Hidden = dict[str, dict[str, jax.Array]]
@@ -70,17 +78,26 @@ type LayerReport = dict[str, dict[str, RoutingReport]]
 """Routed task -> stream -> report."""
 
 
-@dataclasses.dataclass(frozen=True)
-class LayerDesign:
-    """One layer: what it routes, and what it unties."""
+def by_layer(
+    reports: Sequence[LayerReport],
+    designs: LayerRun,
+    measured: Callable[[str, str, RoutingReport], jax.Array],
+) -> dict[str, jax.Array]:
+    """A measure of what routed layers did: "layer_3/<task>/<stream>" -> scalar.
 
-    routing: mod.LayerSpec
-    untying: UntyingMap
-
-    @property
-    def without_ratios(self) -> "LayerDesign":
-        """What fixes the layer's parameters: all but its keep ratios."""
-        return LayerDesign(self.routing.without_ratios, self.untying)
+    Args:
+      reports: one per run of alike layers, stacked over them.
+      designs: of all layers.
+      measured: (task, stream, stacked report) -> float32 [L], one number per layer.
+    """
+    found = {}
+    for layers, report in zip(run_layers(designs), reports, strict=True):
+        for task, streams in report.items():
+            for stream, routing in streams.items():
+                measure_L = measured(task, stream, routing)
+                for n, layer in enumerate(layers):
+                    found[f"layer_{layer}/{task}/{stream}"] = measure_L[n]
+    return found
 
 
 class Layer(nn.Module):
@@ -90,20 +107,24 @@ class Layer(nn.Module):
       config: of the block.
       design: what is routed and what is untied.
       streams: how the whole model stores modalities.
-      ramp: the keep ratios of all layers that this one body stands for, where they
+      ramp: the designs of all layers that this one body stands for, where they
         differ; the call says which of them it is.
+      experts: which feed-forward towers are experts.
     """
 
     config: BlockConfig
     design: LayerDesign
     streams: tuple[Stream, ...]
-    ramp: mod.LayerPlan = ()
+    ramp: LayerRun = ()
+    experts: Experts = NO_EXPERTS
 
     def setup(self) -> None:
         """Makes the block, the routers (tasks may share one) and the choices."""
         names, width = tuple(s.name for s in self.streams), self.config.width
-        self.block = TransformerBlock(self.config, self.design.untying, self.streams)
-        routes = [r for r in self.design.routing.routes if not r.skips_layer]
+        self.block = TransformerBlock(
+            self.config, self.design.untying, self.streams, self.experts
+        )
+        routes = [r for r in self.design.routes if not r.skips_layer]
         self.routers = {
             route.router_name: mod.TaskRouter(names, width)
             for route in routes
@@ -137,7 +158,7 @@ class Layer(nn.Module):
         after: Hidden = {}
         report: LayerReport = {}
         for task, streams in hidden.items():
-            route = self.design.routing.route_of(task)
+            route = self.design.route_of(task)
             where = geometry[task]
             if route is None:
                 delta, cache = self.block(streams, where.streams, cache, where.order)
@@ -180,7 +201,7 @@ class Layer(nn.Module):
 
         if self.is_initializing():
             return branch(routes[0])(self, streams, where)
-        of_layer_L = [routes.index(_route(spec, task)) for spec in self.ramp]
+        of_layer_L = [routes.index(_route(design, task)) for design in self.ramp]
         chosen = jnp.asarray(of_layer_L, jnp.int32)[layer]
         return nn.switch(chosen, list(map(branch, routes)), self, streams, where)
 
@@ -231,12 +252,12 @@ class _Outcome(NamedTuple):
     report: dict[str, RoutingReport]
 
 
-def _route(spec: mod.LayerSpec, task: str) -> mod.Route:
-    route = spec.route_of(task)
+def _route(design: LayerDesign, task: str) -> mod.Route:
+    route = design.route_of(task)
     assert route is not None, "layers of one run route the same tasks"
     return route
 
 
-def _ratios(ramp: mod.LayerPlan, task: str) -> tuple[mod.Route, ...]:
+def _ratios(ramp: LayerRun, task: str) -> tuple[mod.Route, ...]:
     """The task's routes in the layers of a ramp, each once, in their order."""
-    return tuple(dict.fromkeys(_route(spec, task) for spec in ramp))
+    return tuple(dict.fromkeys(_route(design, task) for design in ramp))

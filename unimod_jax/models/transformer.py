@@ -5,8 +5,7 @@ those of a ramp do. Such a run is one scanned body too, in which each task whose
 changes switches among its capacities; everything else is compiled once.
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
@@ -20,20 +19,17 @@ from unimod_jax.models.layer import (
     GroupGeometry,
     Hidden,
     Layer,
-    LayerDesign,
     LayerReport,
 )
-from unimod_jax.mot import ATTENTION_RESULT, BlockConfig, LayerCache
-
-type LayerRun = tuple[LayerDesign, ...]
-"""Neighbouring layers that are alike: their parameters are stacked in one tree."""
-
-
-def layer_runs(designs: Sequence[LayerDesign]) -> tuple[LayerRun, ...]:
-    """All layers in maximal runs of layers that differ in keep ratios at most."""
-    grouped = itertools.groupby(designs, key=lambda design: design.without_ratios)
-    return tuple(tuple(run) for _, run in grouped)
-
+from unimod_jax.models.layer_design import LayerDesign, LayerRun, layer_runs
+from unimod_jax.models.parameter_path import run_name
+from unimod_jax.mot import (
+    ATTENTION_RESULT,
+    NO_EXPERTS,
+    BlockConfig,
+    Experts,
+    LayerCache,
+)
 
 Remat = Literal["all", "all_but_results", "nothing"]
 """What of a layer the backward pass computes again, instead of storing it."""
@@ -62,7 +58,7 @@ def rematerialised(
 def most_kept(designs: LayerRun, geometry: Mapping[str, GroupGeometry]) -> float:
     """The largest share of its tokens that a task keeps in one of the layers."""
     shares = [
-        _kept_share(design.routing.route_of(task), where.layout)
+        _kept_share(design.route_of(task), where.layout)
         for task, where in geometry.items()
         for design in designs
     ]
@@ -88,6 +84,7 @@ class Transformer(nn.Module):
       streams: how the whole model stores modalities.
       remat: what of each layer the backward pass computes again.
       remat_above: not of layers in which every task keeps at most this share.
+      experts: which feed-forward towers are experts.
     """
 
     config: BlockConfig
@@ -95,6 +92,7 @@ class Transformer(nn.Module):
     streams: tuple[Stream, ...]
     remat: Remat = "all_but_results"
     remat_above: float = 0.0
+    experts: Experts = NO_EXPERTS
 
     @nn.compact
     def __call__(
@@ -121,7 +119,7 @@ class Transformer(nn.Module):
             }
         reports, left, after = [], list(caches or ()), []
         for index, designs in enumerate(layer_runs(self.designs)):
-            name, pieces = f"run_{index}", mod.runs(designs)
+            name, pieces = run_name(index), mod.runs(designs)
             of_run, left = left[: len(pieces)], left[len(pieces) :]
             if of_run and len(pieces) > 1:
                 hidden, report, of_run = self._cached_ramp(
@@ -156,10 +154,10 @@ class Transformer(nn.Module):
             length=len(designs),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        ramp = tuple(design.routing for design in designs)
-        if len(set(ramp)) == 1:
-            ramp = ()
-        return scanned(self.config, designs[0], self.streams, ramp, name=name)
+        ramp = designs if len(set(designs)) > 1 else ()
+        return scanned(
+            *(self.config, designs[0], self.streams, ramp, self.experts), name=name
+        )
 
     def _cached_ramp(
         self,
@@ -173,7 +171,11 @@ class Transformer(nn.Module):
         stacked = {kind: tree.get(name, {}) for kind, tree in self.variables.items()}
         reports, after, first = [], [], 0
         for (design, length), cache in zip(mod.runs(designs), caches, strict=True):
-            layer = Layer(self.config, design, self.streams, parent=None)
+            layer = Layer(
+                *(self.config, design, self.streams),
+                experts=self.experts,
+                parent=None,
+            )
 
             def step(hidden: Hidden, scanned: tuple, layer: Layer = layer) -> tuple:
                 variables, cache = scanned

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from unimod_jax import mod
 from unimod_jax.layout import (
     AttentionGeometry,
     Stream,
@@ -28,9 +27,9 @@ from unimod_jax.models.embedding import PatchHead, TokenEmbedding
 from unimod_jax.models.layer import (
     GroupGeometry,
     Hidden,
-    LayerDesign,
     LayerReport,
 )
+from unimod_jax.models.layer_design import LayerDesign
 from unimod_jax.models.transformer import Transformer
 from unimod_jax.models.vocabulary_head import VocabularyHead, VocabularyMap
 from unimod_jax.mot import LayerCache, Norm, Towers, UntyingMap, common_streams
@@ -73,15 +72,11 @@ class ModelSpec:
         """The coarsest storage that the towers of all layers allow."""
         return common_streams((*self.untying_maps, self.final_untying))
 
-    @property
-    def plan(self) -> mod.LayerPlan:
-        """The layer plan."""
-        return self.routing.layer_plan(self.config.num_layers)
-
-    @property
+    @functools.cached_property
     def designs(self) -> tuple[LayerDesign, ...]:
         """What each layer routes and unties."""
-        return tuple(map(LayerDesign, self.plan, self.untying_maps))
+        routes = self.routing.routes(self.config.num_layers)
+        return tuple(map(LayerDesign, routes, self.untying_maps))
 
     def dense_twin(self) -> "ModelSpec":
         """The same sizes with one tower and no routing."""
@@ -132,11 +127,12 @@ class UnifiedModel(nn.Module):
             c.embedding_dropout,
         )
         self.transformer = Transformer(
-            c.block_config(spec.towers),
+            c,
             spec.designs,
             spec.streams,
             c.remat,
             c.remat_above,
+            spec.towers,
         )
         self.final_norm = Towers(
             spec.final_untying.towers_of("final_norm", spec.streams),

@@ -1,160 +1,186 @@
-"""From a trained dense model to towers, to routed layers, or to both.
+"""From a trained model to one with towers, with routes, with both, or another plan.
 
-Every tower starts as a copy of the dense weights, so the converted model computes what
-the dense one did (2411.04996 trains from scratch; copies are how trained models are
-adapted, as in LMFusion, 2412.15188). Routers start at zero: with the weight
-1 + 0.2 tanh and everything kept, a routed layer is the dense layer, exactly.
+Towers that start from a dense model are copies of its weights, so the new model
+computes what the dense one did (2411.04996 trains from scratch; copies are how trained
+models are adapted, as in LMFusion, 2412.15188). Routers that both models have are
+copied, new ones start at zero: with the weight 1 + 0.2 tanh and everything kept, a
+routed layer is the dense layer, exactly.
 
-`dense_sources` says it in names and shapes alone: dense weights may be arrays of a
-model, or tensors of a published file that nobody has read yet.
+`parameter_sources` says it in names (`parameter_path`) and shapes alone: what is given
+may be arrays of a model, or tensors of a published file that nobody has read yet.
 """
 
-import itertools
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-import flax.traverse_util
 import jax
-import jax.numpy as jnp
 
-from unimod_jax.models.transformer import layer_runs
-from unimod_jax.models.unified import ModelSpec
+from unimod_jax.models.layer_design import LayerRun
+from unimod_jax.models.parameter_path import (
+    DENSE_TOWER,
+    LAYERS,
+    Path,
+    chooses_tokens,
+    component_and_tower,
+    is_stacked,
+    layered,
+    members,
+    stacked,
+)
 
-type Params = dict[str, Any]
-type Path = tuple[str, ...]
 type Shapes = Mapping[Path, tuple[int, ...]]
-
-LAYERS = "layers"
-"""A dense parameter of a layer is called (LAYERS, "3", "block", ...): unstacked."""
-
-_STACK = "transformer"
-DENSE_TOWER = "shared"
-_ROUTING = ("routers_", "choices_")
-"""How the layer's submodules of its routes are called; a dense model has none."""
 
 
 def warm_start(
-    dense: Params, dense_spec: ModelSpec, fresh: Params, spec: ModelSpec
-) -> Params:
-    """Parameters of a model with towers or routes that start from a dense model's.
+    given: Any, given_designs: LayerRun, fresh: Any, designs: LayerRun
+) -> Any:
+    """The variables of a model that start from another's, of the same architecture.
 
     Args:
-      dense: unboxed parameters of the dense model.
-      dense_spec: its spec: one tower, no routes.
-      fresh: unboxed parameters of the target as initialised; its routers are taken.
-      spec: the target's spec, of the same sizes.
+      given: unboxed variables of the model to start from: parameters, or parameters
+        and router state.
+      given_designs: of its layers.
+      fresh: the same of the new model as initialised; what the other has not is taken
+        from them.
+      designs: of its layers.
 
     Returns:
-      Parameters shaped as `fresh`.
+      Variables shaped as `fresh`.
 
     Raises:
-      ValueError: if the models differ in depth, or in what their layers are made of.
+      ValueError: if the models differ in depth or in what their layers are made of, or
+        the given one has towers where the new one is tied.
     """
-    given, target = _unstacked(dense, dense_spec), _flat(fresh)
-    sources = dense_sources(_shapes(target), spec, _shapes(given))
-
-    def start(path: Path, leaf: jax.Array) -> jax.Array:
-        if path not in sources:
-            return leaf
-        members = [given[source] for source in sources[path]]
-        return jnp.stack(members) if path[0] == _STACK else members[0]
-
-    return flax.traverse_util.unflatten_dict(
-        {path: start(path, leaf) for path, leaf in target.items()}
-    )
+    held, mine = layered(given, given_designs), layered(fresh, designs)
+    sources = parameter_sources(_shapes(mine), _shapes(held), len(designs))
+    started = {
+        path: held[sources[path]] if path in sources else leaf
+        for path, leaf in mine.items()
+    }
+    return stacked(started, fresh, designs)
 
 
-def dense_sources(
-    target: Shapes, spec: ModelSpec, dense: Shapes
+def stacked_sources(
+    target: Shapes, designs: LayerRun, given: Shapes
 ) -> dict[Path, tuple[Path, ...]]:
-    """Which dense parameters each parameter of a model starts from.
+    """`parameter_sources` for the arrays of a model's own tree, which stack layers.
 
     Args:
-      target: path of each of the model's parameters -> shape.
-      spec: its spec.
-      dense: path of each dense parameter -> shape, layers unstacked (`LAYERS`).
+      target: path of each array in the model's tree -> shape.
+      designs: of its layers.
+      given: as of `parameter_sources`.
 
     Returns:
-      Path of the model's parameter -> paths of dense ones: one per layer that a scanned
-      run stacks, else one. What belongs to routes has none, and is not in it.
+      Path of the model's array -> names of what it starts from: one per layer that it
+      stacks, else one. What is fresh is not in it.
 
     Raises:
-      ValueError: if the models differ in depth, or in what their layers are made of.
+      ValueError: as `parameter_sources`.
     """
-    _check_depth(spec, dense)
-    lengths = [len(run) for run in layer_runs(spec.designs)]
-    first = [0, *itertools.accumulate(lengths)]
-    sources: dict[Path, tuple[Path, ...]] = {}
+    names = {path: members(path, designs) for path in target}
+    shapes = {
+        name: shape[1:] if is_stacked(path) else shape
+        for path, shape in target.items()
+        for name in names[path]
+    }
+    sources = parameter_sources(shapes, given, len(designs))
+    return {
+        path: tuple(sources[name] for name in of_path)
+        for path, of_path in names.items()
+        if sources.keys() >= set(of_path)
+    }
+
+
+def parameter_sources(
+    target: Shapes, given: Shapes, num_layers: int
+) -> dict[Path, Path]:
+    """Which given parameter each parameter of a model starts from.
+
+    Args:
+      target: name of each of the model's parameters -> shape.
+      given: name of each parameter to start from -> shape.
+      num_layers: of the model.
+
+    Returns:
+      Name of the model's parameter -> name of a given one. Routers and thresholds that
+      are not given are not in it.
+
+    Raises:
+      ValueError: if the models differ in depth or in what their layers are made of, or
+        the given one has towers where the target is tied.
+    """
+    _check_depth(target, given, num_layers)
+    sources: dict[Path, Path] = {}
     for path, shape in target.items():
-        if path[0] != _STACK:
-            sources[path] = (_source((), path, shape, dense),)
-            continue
-        run, inner = int(path[1].removeprefix("run_")), path[2:]
-        if inner[0].startswith(_ROUTING):
-            continue
-        sources[path] = tuple(
-            _source((LAYERS, str(layer)), inner, shape[1:], dense)
-            for layer in range(first[run], first[run + 1])
-        )
-    _check_all_used(sources, dense)
+        if not chooses_tokens(path):
+            sources[path] = _source(path, shape, given)
+        elif given.get(path) == shape:
+            sources[path] = path
+    _check_all_used(sources, given)
     return sources
 
 
-def _source(
-    layer: Path, path: Path, shape: tuple[int, ...], dense: Shapes
-) -> tuple[str, ...]:
-    """The dense parameter for a path, whatever tower it names."""
-    for place in range(len(path)):
-        as_dense = (*path[:place], DENSE_TOWER, *path[place + 1 :])
-        for candidate in ((*layer, *path), (*layer, *as_dense)):
-            if dense.get(candidate) == shape:
-                return candidate
+def _source(path: Path, shape: tuple[int, ...], given: Shapes) -> Path:
+    """The given parameter of the same tower, or of the one tower there is."""
+    as_dense = (
+        (*path[:place], DENSE_TOWER, *path[place + 1 :]) for place in range(len(path))
+    )
+    for candidate in (path, *as_dense):
+        if given.get(candidate) == shape:
+            return candidate
+    component, tower = component_and_tower(path)
+    others = {component_and_tower(name) for name in given}
+    towers = sorted(str(other) for found, other in others if found == component)
+    if tower and towers and tower not in towers and towers != [DENSE_TOWER]:
+        raise ValueError(
+            f"its {'/'.join(_inner(component))} has towers {', '.join(towers)} but the "
+            f"new model's has {tower}; untie the same components by the same "
+            f"modalities, or start from a dense model."
+        )
     raise ValueError(
-        f"the dense model has no parameter for {'/'.join(path)} of shape "
-        f"{shape}; give both models the same sizes and architecture."
+        f"it has no parameter for {'/'.join(_inner(path))} of shape {shape}; give both "
+        f"models the same sizes and architecture."
     )
 
 
-def _check_depth(spec: ModelSpec, dense: Shapes) -> None:
-    num_layers = len({path[1] for path in dense if path[0] == LAYERS})
-    if num_layers != len(spec.designs):
+def _check_depth(target: Shapes, given: Shapes, num_layers: int) -> None:
+    """Layers that every task skips have no parameters, so the last may not be seen."""
+    needed, held = _layers(target), _layers(given)
+    depth = max(held, default=-1) + 1
+    if depth > num_layers or (depth < num_layers and not needed <= held):
         raise ValueError(
-            f"the dense model has {num_layers} layers but the target has "
-            f"{len(spec.designs)}; give both the same num_layers."
+            f"it has parameters of {depth} layers but the new model has {num_layers} "
+            f"layers; give both the same num_layers, and none that all tasks skip."
         )
 
 
-def _check_all_used(sources: Mapping[Path, tuple[Path, ...]], dense: Shapes) -> None:
-    used = set(itertools.chain.from_iterable(sources.values()))
+def _layers(paths: Iterable[Path]) -> set[int]:
+    """The layers that have a block's parameters."""
+    return {
+        int(path[path.index(LAYERS) + 1])
+        for path in paths
+        if LAYERS in path and not chooses_tokens(path)
+    }
+
+
+def _check_all_used(sources: Mapping[Path, Path], given: Shapes) -> None:
+    used = set(sources.values())
     # A layer that every task skips has no parameters and needs none.
-    held = {path[:2] for path in used if path[0] == LAYERS}
-    for path in sorted(set(dense) - used):
-        of_layer = path[0] == LAYERS
-        if of_layer and path[:2] not in held:
+    held = _layers(used)
+    for path in sorted(set(given) - used):
+        unneeded = LAYERS in path and not _layers([path]) <= held
+        if chooses_tokens(path) or unneeded:
             continue
-        name = "/".join(path[2:] if of_layer else path)
         raise ValueError(
-            f"the target has no place for {name} of the dense model; give both models "
-            f"the same architecture."
+            f"the new model has no place for its {'/'.join(_inner(path))}; give both "
+            f"models the same architecture."
         )
 
 
-def _flat(tree: Params) -> dict[Path, Any]:
-    return cast(dict[Path, Any], flax.traverse_util.flatten_dict(tree))
+def _inner(path: Path) -> Path:
+    """A name without its layer, for sentences that hold for all layers."""
+    return path[path.index(LAYERS) + 2 :] if LAYERS in path else path
 
 
-def _shapes(flat: Mapping[Path, Any]) -> Shapes:
+def _shapes(flat: Mapping[Path, jax.Array]) -> Shapes:
     return {path: tuple(leaf.shape) for path, leaf in flat.items()}
-
-
-def _unstacked(dense: Params, spec: ModelSpec) -> dict[Path, jax.Array]:
-    """A dense model's parameters with the layers of its one run taken apart."""
-    flat = _flat({name: tree for name, tree in dense.items() if name != _STACK})
-    first = 0
-    for index, run in enumerate(layer_runs(spec.designs)):
-        for path, stacked in _flat(dense[_STACK][f"run_{index}"]).items():
-            flat |= {
-                (LAYERS, str(first + n), *path): stacked[n] for n in range(len(run))
-            }
-        first += len(run)
-    return flat

@@ -9,7 +9,7 @@ Reading order: `untying_map`, `towers`, `feed_forward`, `expert_choice`, `kv_cac
 
 from unimod_jax.mot.attention import ATTENTION_RESULT
 from unimod_jax.mot.block import TransformerBlock
-from unimod_jax.mot.block_config import BlockConfig
+from unimod_jax.mot.block_config import NO_EXPERTS, BlockConfig, Experts, check_dropped
 from unimod_jax.mot.dropout import dropped_out
 from unimod_jax.mot.expert_choice import ExpertChoice
 from unimod_jax.mot.feed_forward import FeedForward, swiglu_width
@@ -29,8 +29,10 @@ from unimod_jax.mot.warm_start import copy_towers
 __all__ = [
     "ATTENTION_RESULT",
     "COMPONENTS",
+    "NO_EXPERTS",
     "BlockConfig",
     "ExpertChoice",
+    "Experts",
     "FeedForward",
     "LayerCache",
     "Linear",
@@ -39,6 +41,7 @@ __all__ = [
     "Towers",
     "TransformerBlock",
     "UntyingMap",
+    "check_dropped",
     "common_streams",
     "copy_towers",
     "dropped_out",

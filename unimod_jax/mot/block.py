@@ -26,7 +26,7 @@ from unimod_jax.mot.attention import (
     token_shares,
     turned,
 )
-from unimod_jax.mot.block_config import BlockConfig
+from unimod_jax.mot.block_config import NO_EXPERTS, BlockConfig, Experts
 from unimod_jax.mot.dropout import dropped_out
 from unimod_jax.mot.expert_choice import ExpertChoice
 from unimod_jax.mot.feed_forward import FeedForward
@@ -49,11 +49,13 @@ class TransformerBlock(nn.Module):
       config: sizes and kinds.
       untying: this layer's map.
       streams: how tokens are stored, from `common_streams` of all layers.
+      experts: which feed-forward towers are experts.
     """
 
     config: BlockConfig
     untying: UntyingMap
     streams: tuple[Stream, ...]
+    experts: Experts = NO_EXPERTS
 
     def setup(self) -> None:
         """Makes each component; what the order does not call has no parameters."""
@@ -81,7 +83,7 @@ class TransformerBlock(nn.Module):
         )
         self.feed_forward_norm = self._towers("feed_forward_norm", norm)
         self.feed_forward = self._towers(
-            "feed_forward", functools.partial(_feed_forward, c)
+            "feed_forward", functools.partial(_feed_forward, c, self.experts)
         )
 
     def __call__(
@@ -144,7 +146,7 @@ class TransformerBlock(nn.Module):
 
     def feed(self, streams: Streams, valid: Streams) -> Streams:
         """The feed-forward branch; valid marks slots that are not empty, [B, T]."""
-        copies = apart(streams, "mlp", self.config.feed_forward_hidden)
+        copies = apart(streams, "mlp", self.config.hidden)
         return together(self.feed_forward(streams, valid, copies), "mlp")
 
     def attention_received(self, streams: Streams, geometry: Geometry) -> Streams:
@@ -269,11 +271,12 @@ def _head_norm(config: BlockConfig, num_heads: int) -> Callable[..., Norm]:
     return functools.partial(Norm, kind, config.head_dim, QK_NORM_EPSILON, heads)
 
 
-def _feed_forward(config: BlockConfig, name: str) -> nn.Module:
-    """The feed-forward network of one tower: experts where the config says so."""
+def _feed_forward(config: BlockConfig, experts: Experts, name: str) -> nn.Module:
+    """The feed-forward network of one tower: experts where they are asked for."""
     c = config
-    sizes = (c.feed_forward, c.width, c.feed_forward_hidden)
+    sizes = (c.feed_forward, c.width, c.hidden)
     more = {"output_scale": c.residual_scale, "biases": c.biases, "name": name}
-    if name in c.expert_towers:
-        return ExpertChoice(*sizes, c.num_experts, c.rows_per_expert_group, **more)
+    if name in experts.expert_towers:
+        groups = (experts.num_experts, experts.rows_per_expert_group)
+        return ExpertChoice(*sizes, *groups, **more)
     return FeedForward(*sizes, **more)

@@ -9,6 +9,7 @@ prints no optimiser for this setting, so Chameleon's is borrowed.
 
 import dataclasses
 
+from unimod_jax import mod
 from unimod_jax.layout import (
     IMAGE,
     SPEECH,
@@ -53,10 +54,12 @@ def _tasks(slots: Slots) -> tuple[Task, ...]:
 _TASKS = _tasks(((TEXT, 2048), (IMAGE, 2048)))
 _SPEECH_TASKS = _tasks(((TEXT, 1472), (IMAGE, 2048), (SPEECH, 576)))
 
-LAST_HALF = MixtureOfDepths(
-    "last_half", ("text_to_image", "image_to_text", "interleaved"), keep_ratio=0.5
-)
-"""UniMoD was never tried on these models: this project's own choice."""
+
+def last_half_of(num_layers: int) -> MixtureOfDepths:
+    """UniMoD was never tried on these models: this project's own choice."""
+    tasks = ("text_to_image", "image_to_text", "interleaved")
+    return MixtureOfDepths(mod.same_for(tasks, mod.last_half(num_layers, 0.5)))
+
 
 _RECIPE = Recipe(
     steps=160_000,
@@ -190,7 +193,7 @@ def _chameleon(
         sizes=_SIZES,
         recipe=recipe,
         batch_rows=batch_rows,
-        unimod=LAST_HALF,
+        unimod=last_half_of(model.num_layers),
         mean_tasks=("interleaved",),
         typical_text_tokens=40,
         sources=sourced(_SOURCES, {}),

@@ -7,6 +7,7 @@ lines of 64 codes, each line closed by a token of its own. UniMoD (2502.06474, s
 
 import dataclasses
 
+from unimod_jax import mod
 from unimod_jax.layout import PartSizes, next_token_tasks, shared
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import NextToken
@@ -31,7 +32,9 @@ _MODEL = ModelConfig(
 )
 
 UNIMOD = MixtureOfDepths(
-    "last_half", ("text_to_image", "image_to_text"), keep_ratio=0.2
+    mod.same_for(
+        ("text_to_image", "image_to_text"), mod.last_half(_MODEL.num_layers, 0.2)
+    )
 )
 
 _BATCH_ROWS = 2 * 4 * 8

@@ -8,8 +8,9 @@ last twelve layers: generation keeps 0.8, understanding from 1 down to 0.2.
 
 import dataclasses
 
+from unimod_jax import mod
 from unimod_jax.layout import PartSizes, Task, masked_image_tasks, shared
-from unimod_jax.models import MixtureOfDepths, ModelConfig, TaskDepth
+from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import MaskedImage
 from unimod_jax.presets.preset import Preset, sourced
 from unimod_jax.presets.recipe import Recipe
@@ -33,18 +34,10 @@ _MODEL = ModelConfig(
 )
 
 UNIMOD = MixtureOfDepths(
-    "last_half",
-    ("text_to_image", "image_to_text"),
-    keep_ratio=0.8,
-    task_depths=(
-        TaskDepth(
-            "image_to_text",
-            "last_half",
-            keep_ratio=1.0,
-            final_keep_ratio=0.2,
-            schedule="linear",
-        ),
-    ),
+    (
+        mod.TaskPlan("text_to_image", mod.last_half(_MODEL.num_layers, 0.8)),
+        mod.TaskPlan("image_to_text", mod.last_half(_MODEL.num_layers, 1.0, 0.2)),
+    )
 )
 """Its FLOPs give away the shape: a mean of 0.6 with both endpoints included."""
 

@@ -17,9 +17,9 @@ from unimod_jax.layout import (
 )
 from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.presets.chameleon import (
-    LAST_HALF,
     ROUTING_SOURCE,
     TEXT_SOURCE,
+    last_half_of,
     llama,
 )
 from unimod_jax.presets.preset import Preset
@@ -119,7 +119,7 @@ def _transfusion(label: str, width: int, layers: int, heads: int) -> Preset:
         sizes=_SIZES,
         recipe=_RECIPE,
         batch_rows=512,
-        unimod=LAST_HALF,
+        unimod=last_half_of(layers),
         mean_tasks=("interleaved",),
         typical_text_tokens=40,
         sources=tuple(_SOURCES.items()),

@@ -8,6 +8,7 @@ Docstrings say which table. `model_spec` makes a model of a preset and a variant
 import dataclasses
 from collections.abc import Callable
 
+from unimod_jax import mod
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelSpec
 from unimod_jax.models.config import DENSE
 from unimod_jax.presets.preset import Preset
@@ -102,7 +103,9 @@ def unimod_quantised(
     A quarter of the ramp's layers share a capacity, so a third of Show-o's twelve
     capacities are compiled for as many tokens.
     """
-    return _ONE_TOWER, _in_levels(preset.unimod, _LEVELS)
+    return _ONE_TOWER, _replanned(
+        preset.unimod, lambda ratios: mod.in_stairs(ratios, _LEVELS)
+    )
 
 
 def mot_unimod(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
@@ -114,7 +117,8 @@ def basic_mixture_of_depths(
     preset: Preset,
 ) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
     """One router, every other layer, all tasks pruned like understanding (table 5)."""
-    return _ONE_TOWER, _as_understanding(preset, "every_other")
+    routing = _as_understanding(preset)
+    return _ONE_TOWER, _replanned(routing, mod.in_every_other)
 
 
 def single_router(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
@@ -123,7 +127,7 @@ def single_router(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepth
     The paper's row "w/o task-aware router": its FLOPs show that generation is pruned
     harder than in UniMoD.
     """
-    return _ONE_TOWER, _as_understanding(preset, "last_half")
+    return _ONE_TOWER, _as_understanding(preset)
 
 
 def single_router_matched(
@@ -137,17 +141,17 @@ def task_routers_interleaved(
     preset: Preset,
 ) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
     """UniMoD's ratios in every other layer: "w/o layer switch" (table 5)."""
-    return _ONE_TOWER, _in_layers(preset.unimod, "every_other")
+    return _ONE_TOWER, _replanned(preset.unimod, mod.in_every_other)
 
 
 def skip_interleaved(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
     """Capacity 0 in every other layer (2502.06474, table 3)."""
-    return _ONE_TOWER, MixtureOfDepths("every_other", _tasks(preset), keep_ratio=0.0)
+    return _ONE_TOWER, _skipping(preset, mod.every_other)
 
 
 def early_exit(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
     """No layer of the second half (2502.06474, table 3: exit at layer 12 of 24)."""
-    return _ONE_TOWER, MixtureOfDepths("last_half", _tasks(preset), keep_ratio=0.0)
+    return _ONE_TOWER, _skipping(preset, mod.last_half)
 
 
 def random_routing(preset: Preset) -> tuple[MixtureOfTransformers, MixtureOfDepths]:
@@ -258,44 +262,32 @@ def _leave_one_out(
     return MixtureOfTransformers(tower_groups=((modality,), others)), _NOT_ROUTED
 
 
-def _tasks(preset: Preset) -> tuple[str, ...]:
-    """The tasks that the preset's UniMoD setting routes."""
-    own = (depth.task for depth in preset.unimod.task_depths)
-    return tuple(dict.fromkeys((*preset.unimod.tasks, *own)))
-
-
-def _in_layers(routing: MixtureOfDepths, layers: str) -> MixtureOfDepths:
-    """The same ratios over other layers, for every task."""
-    depths = tuple(
-        dataclasses.replace(depth, routed_layers=layers)
-        for depth in routing.task_depths
+def _replanned(
+    routing: MixtureOfDepths, change: Callable[[mod.LayerRatios], mod.LayerRatios]
+) -> MixtureOfDepths:
+    """The same tasks, each with its keep ratios changed."""
+    plan = tuple(
+        mod.TaskPlan(of_task.task, change(of_task.keep_ratios))
+        for of_task in routing.plan
     )
-    return dataclasses.replace(routing, routed_layers=layers, task_depths=depths)
+    return dataclasses.replace(routing, plan=plan)
 
 
-def _in_levels(routing: MixtureOfDepths, levels: int) -> MixtureOfDepths:
-    """The same ramps in a few levels each."""
-    depths = tuple(
-        dataclasses.replace(depth, levels=levels) for depth in routing.task_depths
-    )
-    return dataclasses.replace(routing, levels=levels, task_depths=depths)
+def _skipping(
+    preset: Preset, layers: Callable[[int, float], mod.LayerRatios]
+) -> MixtureOfDepths:
+    """The tasks that the preset's UniMoD setting routes skip some layers."""
+    ratios = layers(preset.model.num_layers, 0.0)
+    return MixtureOfDepths(mod.same_for(preset.unimod.tasks, ratios))
 
 
-def _as_understanding(preset: Preset, layers: str) -> MixtureOfDepths:
+def _as_understanding(preset: Preset) -> MixtureOfDepths:
     """One router, and every task keeps what understanding keeps."""
-    setting = next(
-        (d for d in preset.unimod.task_depths if d.task == "image_to_text"),
-        preset.unimod,
-    )
+    plan = preset.unimod.plan
+    pruned = next((p for p in plan if p.task == "image_to_text"), plan[0])
     return dataclasses.replace(
         preset.unimod,
-        routed_layers=layers,
-        tasks=_tasks(preset),
-        keep_ratio=setting.keep_ratio,
-        final_keep_ratio=setting.final_keep_ratio,
-        schedule=setting.schedule,
-        levels=setting.levels,
-        task_depths=(),
+        plan=mod.same_for(preset.unimod.tasks, pruned.keep_ratios),
         single_router=True,
     )
 

@@ -57,9 +57,11 @@ class WarmStart:
             return DENSE[0]
         return MixtureOfTransformers(initial_towers="copies")
 
-    def mixture_of_depths(self, family: Family) -> MixtureOfDepths:
+    def mixture_of_depths(self, family: Family, num_layers: int) -> MixtureOfDepths:
         """Routing of the converted model."""
-        return preset(family.preset).unimod if self.routes else DENSE[1]
+        if not self.routes:
+            return DENSE[1]
+        return preset(family.preset).unimod.at_depth(num_layers)
 
 
 AS_RELEASED = WarmStart()
@@ -132,7 +134,7 @@ def starting_experiment(
         objective=chosen.objective,
         model=source.model,
         mot=warm_start.mixture_of_transformers(),
-        mod=warm_start.mixture_of_depths(family),
+        mod=warm_start.mixture_of_depths(family, source.model.num_layers),
         data=DataConfig(
             name=OWN_RECORDS,
             parts=("image", "text"),

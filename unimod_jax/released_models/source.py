@@ -27,7 +27,7 @@ from unimod_jax.convert.image_tokenizer_files import (
 )
 from unimod_jax.data import TextTokenizer
 from unimod_jax.models import ModelConfig
-from unimod_jax.models.warm_start import Path as ParameterPath
+from unimod_jax.models.parameter_path import Path as ParameterPath
 from unimod_jax.released_models.families import Family
 from unimod_jax.released_models.provenance import Provenance
 

@@ -103,7 +103,7 @@ class Experiment:
       objective: what is trained and how images are represented.
       model: sizes of the transformer.
       mot: which components are untied by modality.
-      mod: which layers route which tasks.
+      mod: which tasks are routed in which layers.
       data: which records, and how they become tokens.
       tasks: what rows are, and how a step is divided among them.
       training: optimiser and schedule.
@@ -126,8 +126,9 @@ class Experiment:
     vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
-        """Checks that tasks, model and data go together; ValueError says why not."""
+        """Checks that tasks, plan, model and data go together."""
         rows_per_step(self.tasks, self.data.batch_size)
+        self.mod.routes(self.model.num_layers)
         check_names(self)
         if self.data.image_line and not isinstance(self.objective, NextToken):
             raise ValueError(

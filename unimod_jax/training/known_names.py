@@ -22,9 +22,7 @@ def check_names(experiment: "Experiment") -> None:
     """
     e, modalities = experiment, experiment.model.modalities
     tasks = [task.name for task in e.tasks]
-    plan = e.mod.layer_plan(e.model.num_layers)
-    routed = dict.fromkeys(route.task for layer in plan for route in layer.routes)
-    _check(routed, tasks, "mod routes the task", "the experiment's tasks are")
+    _check(e.mod.tasks, tasks, "mod routes the task", "the experiment's tasks are")
     grouped = [name for group in e.mot.tower_groups for name in group]
     has = "the model has the modalities"
     _check(grouped, modalities, "mot.tower_groups names the modality", has)

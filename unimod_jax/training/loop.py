@@ -133,7 +133,7 @@ def train(
     Args:
       experiment: what to train.
       run_dir: made if it does not exist; the same for all processes.
-      start: a converted model whose weights a new run starts from, and which the
+      start: a run or converted model whose weights a new run starts from, and which the
         experiment has adopted (`StartingPoint.adopted_by`); None for fresh ones.
       image_tokenizer: file or folder that a new run copies its learned image tokenizer
         from.
@@ -165,7 +165,7 @@ def train(
         steps = None
         try:
             with times.spend("checkpoint"):
-                _take_up(trainer, checkpoints, run, start)
+                _take_up(trainer, checkpoints, run, start, processes)
             steps = StepLoop(trainer, run, checkpoints, processes, times)
             stopped = steps.run(notice, profile)
         finally:
@@ -186,6 +186,7 @@ def _take_up(
     checkpoints: RunCheckpoints,
     run: RunDirectory,
     start: StartingPoint | None,
+    processes: Processes,
 ) -> None:
     """Goes on from the newest checkpoint, or begins from the weights to start with."""
     restored = checkpoints.restore(trainer.state)
@@ -194,7 +195,7 @@ def _take_up(
         skip_batches(trainer.batches, step)
         logger.info("resuming %s after step %d", run.path, step)
     elif start is not None:
-        trainer.state = start.started(trainer.state, trainer.assembly)
+        trainer.state = start.started(trainer.state, trainer.assembly, processes)
         logger.info("starting from the weights of %s", start.run.path)
 
 

@@ -3,6 +3,12 @@
 import jax
 import optax
 
+from unimod_jax.models.parameter_path import (
+    Path,
+    chooses_tokens,
+    decays,
+    map_with_path,
+)
 from unimod_jax.training.experiment import TrainingConfig
 
 
@@ -62,22 +68,15 @@ def make_optimizer(config: TrainingConfig) -> optax.GradientTransformation:
 def _part_of(params: object) -> object:
     """ "router" for what chooses tokens, "rest" for all other parameters."""
 
-    def part(path, _):
-        names = jax.tree_util.keystr(path)
-        chooses = "routers_" in names or "choices_" in names
-        return "router" if chooses else "rest"
+    def part(path: Path, _: object) -> str:
+        return "router" if chooses_tokens(path) else "rest"
 
-    return jax.tree_util.tree_map_with_path(part, params)
+    return map_with_path(part, params)
 
 
 def _is_matrix(params: object) -> object:
     """True for kernels and tables, by their path: stacked layers add an axis."""
-
-    def decays(path, _):
-        names = jax.tree_util.keystr(path)
-        return "norm" not in names and "bias" not in names
-
-    return jax.tree_util.tree_map_with_path(decays, params)
+    return map_with_path(lambda path, _: decays(path), params)
 
 
 def _with_optax_promotion(

@@ -11,7 +11,7 @@ from unimod_jax.data import OWN_RECORDS, DataConfig
 from unimod_jax.data.handwritten_digits import DATA_SET as DIGITS
 from unimod_jax.data.spoken_digits import LONGEST, NUM_UNITS
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, Task
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, ModelConfig
+from unimod_jax.models import MixtureOfTransformers, ModelConfig
 from unimod_jax.objectives import ImageDiffusion, Objective
 from unimod_jax.parallel import MeshConfig
 from unimod_jax.training.experiment import Experiment
@@ -34,8 +34,8 @@ def reduced_twin(
     Args:
       experiment: of any size.
       width: D of the small model, a multiple of 16; it has four heads.
-      num_layers: layers of the small model. Layers named by number move to the same
-        relative depth.
+      num_layers: layers of the small model. Each routes as the layer at the same
+        relative depth does (`mod.resampled`); untied layers move there too.
 
     Returns:
       200 steps of a small batch in float32 on one device. The recipe keeps what is not
@@ -48,7 +48,7 @@ def reduced_twin(
         objective=_of_pixels(experiment.objective),
         model=_reduced_model(experiment.model, width, num_layers),
         mot=_reduced_towers(experiment.mot, old, num_layers),
-        mod=_reduced_routing(experiment.mod, old, num_layers),
+        mod=experiment.mod.at_depth(num_layers),
         tasks=tuple(_small_rows(task, experiment) for task in experiment.tasks),
         data=_small_data(experiment),
         training=dataclasses.replace(
@@ -92,19 +92,6 @@ def _reduced_towers(
 ) -> MixtureOfTransformers:
     layers = _same_depth(towers.untied_layers, old, new)
     return dataclasses.replace(towers, untied_layers=layers)
-
-
-def _reduced_routing(routing: MixtureOfDepths, old: int, new: int) -> MixtureOfDepths:
-    return dataclasses.replace(
-        routing,
-        routed_layers=_same_depth(routing.routed_layers, old, new),
-        task_depths=tuple(
-            dataclasses.replace(
-                depth, routed_layers=_same_depth(depth.routed_layers, old, new)
-            )
-            for depth in routing.task_depths
-        ),
-    )
 
 
 def _same_depth[Name: str](

@@ -1,7 +1,9 @@
-"""Training that starts from a converted model.
+"""Training that starts from another run, trained or converted.
 
-The weights are read into place on the mesh of the new run. A dense model may start one
-with towers, with routes, or with both (`models.warm_start`); any other starts its like.
+Its variables are read with the shapes of its own configuration, onto the mesh of the
+new run, and go by their names (`models.parameter_path`) to where the new run has them:
+a dense model may start one with towers, with routes, or with both, and one plan another
+(`models.warm_start`). The optimiser starts fresh.
 """
 
 import dataclasses
@@ -10,31 +12,35 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from flax import linen as nn
 
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models.warm_start import warm_start
 from unimod_jax.parallel import make_mesh
-from unimod_jax.training.converted_weights import load_weights
 from unimod_jax.training.experiment import Assembly, Experiment
+from unimod_jax.training.newest_variables import newest_variables
+from unimod_jax.training.processes import ALONE, Processes
 from unimod_jax.training.run_directory import RunDirectory, RunError
+from unimod_jax.training.sharded_step import abstract_state
 from unimod_jax.training.state import TrainState
 
 _PICTURES = (
     *("image_size", "image_channels", "image_levels", "image_line", "code_size"),
+    *("patch_size", "latent_channels", "latent_scale"),
 )
 """What a model's rows were made for."""
 
-_DATA = (*_PICTURES, "resize")
+_DATA = (*_PICTURES, *("text_vocabulary_size", "speech_units"), "resize")
 """What a model's vocabulary and its image tokenizer fix of the data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StartingPoint:
-    """A converted model.
+    """A trained run or a converted model.
 
     Attributes:
       run: its directory.
-      experiment: that it was converted with.
+      experiment: that it was trained or converted with.
     """
 
     run: RunDirectory
@@ -42,17 +48,23 @@ class StartingPoint:
 
     @classmethod
     def open(cls, path: Path) -> "StartingPoint":
-        """Opens a converted directory.
+        """Opens a run directory.
 
         Raises:
-          RunError: if this is none.
+          RunError: if this is none, or has no weights or no text tokenizer.
         """
         run = RunDirectory(path)
         experiment = run.read_experiment()
-        if not run.weights.is_dir():
+        if not (run.checkpoints.is_dir() or run.weights.is_dir()):
             raise RunError(
-                f"{path} has no weights/, so it is no converted model; make one with "
+                f"{path} has neither checkpoints/ nor weights/, so there is nothing to "
+                "start from; give a run that was trained, or convert a model with "
                 "experiments.convert."
+            )
+        if not run.tokenizer.is_file():
+            raise RunError(
+                f"{path} has no {run.tokenizer.name}, so what its text ids mean is not "
+                "known; copy the one it was trained with there."
             )
         return cls(run, experiment)
 
@@ -60,8 +72,8 @@ class StartingPoint:
         """The experiment with this model's architecture, vocabulary and image codes.
 
         A task that the model knows gets the model's rows; shares, weights and tasks of
-        other names stay the experiment's, and so do objective, towers, routing, recipe
-        and records.
+        other names stay the experiment's, and so do objective, towers, recipe and
+        records, and its plan, brought to this model's depth.
         """
         known = {task.name: task for task in self.experiment.tasks}
         tasks = tuple(
@@ -76,6 +88,7 @@ class StartingPoint:
         return dataclasses.replace(
             experiment,
             model=self.experiment.model,
+            mod=experiment.mod.at_depth(self.experiment.model.num_layers),
             vocabulary=self.experiment.vocabulary,
             tasks=tasks,
             data=dataclasses.replace(experiment.data, **data),
@@ -92,73 +105,56 @@ class StartingPoint:
         if self.run.other_tensors.is_dir() and not run.other_tensors.exists():
             shutil.copytree(self.run.other_tensors, run.other_tensors)
 
-    def started(self, state: TrainState, assembly: Assembly) -> TrainState:
+    def started(
+        self, state: TrainState, assembly: Assembly, processes: Processes = ALONE
+    ) -> TrainState:
         """A fresh state with this model's weights.
 
         Args:
           state: of the new run, on its mesh.
           assembly: of the new run.
+          processes: of the new run.
 
         Raises:
-          RunError: if the new run's model is of another architecture.
+          RunError: if the weights cannot be read, or the new run's model has no place
+            for them.
         """
         experiment = assembly.experiment
         mine = Assembly(dataclasses.replace(self.experiment, mesh=experiment.mesh))
-        mesh, rules = make_mesh(experiment.mesh), experiment.sharding
-        held = load_weights(self.run.weights, mine, mesh, rules)
-        if _is_same(self.experiment, experiment):
-            return dataclasses.replace(
-                state, params=held["params"], router_state=held[STATE]
-            )
-        if not _is_dense(self.experiment):
-            raise RunError(
-                f"{self.run.path} has towers or routes that the new run has not; start "
-                "from a dense conversion, or train with the same mot and mod."
-            )
-        return dataclasses.replace(
-            state, params=self._warm_started(held["params"], mine, state, assembly)
-        )
 
-    def _warm_started(
-        self, dense: Any, mine: Assembly, state: TrainState, assembly: Assembly
-    ) -> Any:
-        def start(dense: Any, fresh: Any) -> Any:
-            return warm_start(dense, mine.spec, fresh, assembly.spec)
+        def start(held: Any, fresh: Any) -> Any:
+            return warm_start(held, mine.spec.designs, fresh, assembly.spec.designs)
 
-        places = jax.tree.map(lambda leaf: leaf.sharding, state.params)
+        shapes = [nn.unbox(abstract_state(a).variables()) for a in (mine, assembly)]
         try:
-            return jax.jit(start, out_shardings=places)(dense, state.params)
+            jax.eval_shape(start, *shapes)
         except ValueError as error:
             raise RunError(f"{self.run.path} cannot start this run: {error}") from error
+        mesh, rules = make_mesh(experiment.mesh), experiment.sharding
+        held, _ = newest_variables(self.run, mine, mesh, rules, processes)
+        fresh = state.variables()
+        places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+        variables = jax.jit(start, out_shardings=places)(held, fresh)
+        return dataclasses.replace(
+            state, params=variables["params"], router_state=variables[STATE]
+        )
 
 
-def check_pictures(converted: Experiment, experiment: Experiment) -> None:
-    """Refuses pictures of another kind than a converted model's rows were made for.
+def check_pictures(given: Experiment, experiment: Experiment) -> None:
+    """Refuses pictures of another kind than a model's rows were made for.
 
     Args:
-      converted: the model's.
+      given: the model's.
       experiment: with other options.
 
     Raises:
       ValueError: naming the first that differs.
     """
     for name in _PICTURES:
-        given, made_for = getattr(experiment.data, name), getattr(converted.data, name)
-        if given != made_for:
+        asked, made_for = getattr(experiment.data, name), getattr(given.data, name)
+        if asked != made_for:
             raise ValueError(
-                f"data.{name} is {given}, but the rows of the converted model are made "
-                f"for {made_for}; choose another size with --image-size of "
+                f"data.{name} is {asked}, but the rows of the model are made for "
+                f"{made_for}; leave it, or choose a size with --image-size of "
                 "experiments.convert."
             )
-
-
-def _is_dense(experiment: Experiment) -> bool:
-    """Whether it has one tower, without experts, and routes nothing."""
-    towers, depth = experiment.mot, experiment.model.num_layers
-    routed = any(layer.routes for layer in experiment.mod.layer_plan(depth))
-    return not (towers.untied_components or towers.expert_towers or routed)
-
-
-def _is_same(one: Experiment, other: Experiment) -> bool:
-    """Whether both have parameters of the same names and shapes."""
-    return (one.model, one.mot, one.mod) == (other.model, other.mot, other.mod)

@@ -9,7 +9,13 @@ import optax
 
 from unimod_jax.layout import UnifiedBatch
 from unimod_jax.mod.causal_gate import STATE
-from unimod_jax.models import LayerReport, UnifiedModel
+from unimod_jax.models import (
+    LayerDesign,
+    LayerReport,
+    RoutingReport,
+    UnifiedModel,
+    by_layer,
+)
 from unimod_jax.objectives import Objective, router_loss, total_loss
 from unimod_jax.training.accumulation import OfRows, accumulated
 from unimod_jax.training.skipped_steps import keep_unless_good
@@ -74,7 +80,7 @@ def _gradient_of_rows(
     dropout_key: jax.Array,
 ) -> OfRows:
     """What `accumulated` takes each part of a step's rows with."""
-    auxiliary_weight = model.spec.routing.auxiliary_weight
+    auxiliary_weight, designs = model.spec.routing.auxiliary_weight, model.spec.designs
     has_dropout = model.spec.config.has_dropout
 
     def loss_of(params: optax.Params, router_state, rows, key: jax.Array):
@@ -86,8 +92,8 @@ def _gradient_of_rows(
             rngs={"dropout": key} if has_dropout else {},
         )
         loss, metrics = total_loss(objective, seen, noise, outputs, task_weights)
-        auxiliary, of_routers = router_loss(reports)
-        metrics |= of_routers | kept_shares(reports, seen)
+        auxiliary, of_routers = router_loss(reports, designs)
+        metrics |= of_routers | kept_shares(reports, designs, seen)
         total = loss + auxiliary_weight * auxiliary
         return total, (metrics | {"loss": loss}, changed.get(STATE, {}))
 
@@ -101,16 +107,16 @@ def _gradient_of_rows(
     return of_rows
 
 
-def kept_shares(reports: list[LayerReport], batch: UnifiedBatch) -> Metrics:
-    """Share of valid tokens that routed layers kept: "kept/run_1/<task>/<stream>"."""
-    shares: Metrics = {}
-    for run, report in enumerate(reports):
-        for task, streams in report.items():
-            for stream, routing in streams.items():
-                kept_LBT = routing.kept_BT
-                valid_BT = batch[task].streams[stream].position_BT >= 0
-                num_valid = jnp.sum(valid_BT.astype(jnp.float32)) * kept_LBT.shape[0]
-                shares[f"kept/run_{run}/{task}/{stream}"] = jnp.sum(
-                    kept_LBT.astype(jnp.float32)
-                ) / jnp.maximum(num_valid, 1.0)
-    return shares
+def kept_shares(
+    reports: list[LayerReport], designs: tuple[LayerDesign, ...], batch: UnifiedBatch
+) -> Metrics:
+    """Share of valid tokens that routed layers kept: "kept/layer_3/<task>/<stream>"."""
+
+    def share(task: str, stream: str, routing: RoutingReport) -> jax.Array:
+        valid_BT = batch[task].streams[stream].position_BT >= 0
+        num_valid = jnp.sum(valid_BT.astype(jnp.float32))
+        num_kept_L = jnp.sum(routing.kept_BT.astype(jnp.float32), axis=(1, 2))
+        return num_kept_L / jnp.maximum(num_valid, 1.0)
+
+    shares = by_layer(reports, designs, share)
+    return {f"kept/{name}": kept for name, kept in shares.items()}

@@ -24,7 +24,7 @@ def tiny() -> Experiment:
     """One dense layer; 16, 16 and 4 rows of three tasks."""
     experiment = reduced_twin(load_experiment("toy/demo"), width=16, num_layers=1)
     data = dataclasses.replace(experiment.data, batch_size=36)
-    return dataclasses.replace(experiment, data=data, mod=MixtureOfDepths("none", ()))
+    return dataclasses.replace(experiment, data=data, mod=MixtureOfDepths())
 
 
 def small_cpu(num_devices: int, hbm_bytes: int):
