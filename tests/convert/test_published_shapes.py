@@ -17,7 +17,6 @@ from unimod_jax.models import ModelSpec, UnifiedModel
 from unimod_jax.models.accounting import abstract_rows
 from unimod_jax.models.config import DENSE
 from unimod_jax.models.warm_start import stacked_sources
-from unimod_jax.objectives import "interleaved"
 from unimod_jax.presets import model_spec, preset
 
 

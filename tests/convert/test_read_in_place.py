@@ -38,7 +38,6 @@ from unimod_jax.convert import (
 )
 from unimod_jax.mod.causal_gate import STATE
 from unimod_jax.models import MixtureOfTransformers
-from unimod_jax.objectives import "interleaved"
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 WITHOUT_NORMS = tuple(

@@ -22,7 +22,6 @@ from unimod_jax.convert import (
     write_weights,
 )
 from unimod_jax.models import MixtureOfTransformers
-from unimod_jax.objectives import "interleaved"
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 
 UNTIED, GROUPED = (

@@ -7,7 +7,8 @@ import pytest
 from flax import linen as nn
 
 from tests.models.tiny_model import SIZES, routed_in, tiny_spec
-from unimod_jax.layout import SPEECH
+from tests.task_rows import layouts
+from unimod_jax.layout import SPEECH, PartSizes
 from unimod_jax.models import (
     MixtureOfDepths,
     MixtureOfTransformers,

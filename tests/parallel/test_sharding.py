@@ -14,7 +14,7 @@ from tests.models.tiny_model import (
     routed_in,
     tiny_spec,
 )
-from unimod_jax.objectives import "text_to_image", ImageDiffusion
+from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.parallel import (
     MeshConfig,
     ShardingRules,
