@@ -10,9 +10,10 @@ from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig, SplitRecords, open_split
 from unimod_jax.evaluation import Sampler, TrainedRun, evaluate, open_run
 from unimod_jax.generation import SamplingConfig
+from unimod_jax.layout import masked_image_tasks, shared
 from unimod_jax.models import ModelConfig
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE, MaskedImage
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig, train
+from unimod_jax.objectives import MaskedImage
+from unimod_jax.training import Experiment, TrainingConfig, train
 
 STEPS = 4
 
@@ -29,8 +30,8 @@ def tiny_experiment(data_directory: Path) -> Experiment:
             head_dim=16,
             remat="nothing",
         ),
-        mod=routed_in((0, 1), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.4),
-        task_shares=TaskShares(text_only=0),
+        mod=routed_in((0, 1), ("text_to_image", "image_to_text"), keep_ratio=0.4),
+        tasks=shared(masked_image_tasks(), text_to_image=1, image_to_text=1),
         data=DataConfig(directory=str(data_directory), batch_size=12, caption_tokens=9),
         training=TrainingConfig(
             steps=STEPS, warmup_steps=1, checkpoint_every=2, log_every=1

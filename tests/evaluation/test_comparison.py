@@ -24,7 +24,7 @@ def write_run(path: Path, stretch: float = 1.0, routed: bool = True) -> Path:
     """A run of 400 steps, a tenth of a second each, measured every tenth step."""
     experiment = load_experiment("toy/demo")
     if not routed:
-        experiment = dataclasses.replace(experiment, mod=MixtureOfDepths("none", ()))
+        experiment = dataclasses.replace(experiment, mod=MixtureOfDepths())
     run = RunDirectory(path)
     run.claim(experiment)
     rows = []

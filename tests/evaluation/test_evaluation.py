@@ -149,7 +149,7 @@ def test_sample_captions_an_image(
     capsys: pytest.CaptureFixture[str],
 ):
     scan = tmp_path / "scan.png"
-    scan.write_bytes(png_bytes(held_out[0].image))
+    scan.write_bytes(png_bytes(held_out[0].images[0].pixels))
     sample([str(run_path), "--image", str(scan)])
     assert len(capsys.readouterr().out.splitlines()) == 1
 
@@ -158,7 +158,7 @@ def test_sample_draws_captions_by_chance_from_the_seed(
     run_path: Path, held_out: SplitRecords, monkeypatch: pytest.MonkeyPatch, tmp_path
 ):
     scan = tmp_path / "scan.png"
-    scan.write_bytes(png_bytes(held_out[0].image))
+    scan.write_bytes(png_bytes(held_out[0].images[0].pixels))
     seeds = []
     monkeypatch.setattr(
         Sampler, "caption", lambda _, images, asked, seed: seeds.append(seed) or []

@@ -48,7 +48,7 @@ def test_no_prompts_draw_no_images(sampler: Sampler):
 def test_captions_do_not_depend_on_their_neighbours(
     sampler: Sampler, held_out: SplitRecords
 ):
-    images = [record.image for record in held_out[:6]]
+    images = [record.images[0].pixels for record in held_out[:6]]
     together = sampler.caption(images)
     assert together == [sampler.caption([image])[0] for image in images]
 
@@ -56,7 +56,7 @@ def test_captions_do_not_depend_on_their_neighbours(
 def test_captions_are_greedy_unless_the_run_samples_them(
     trained: TrainedRun, sampler: Sampler, held_out: SplitRecords
 ):
-    images = [record.image for record in held_out[:4]]
+    images = [record.images[0].pixels for record in held_out[:4]]
     assert sampler.caption(images, seed=0) == sampler.caption(images, seed=1)
     sampling = dataclasses.replace(trained.experiment.sampling, text_temperature=5.0)
     experiment = dataclasses.replace(trained.experiment, sampling=sampling)
@@ -86,7 +86,7 @@ def test_images_go_through_the_codec_of_the_run(
     negatives = Sampler(other, batch_size=4)
     drawn = negatives.draw(PROMPTS, seed=0)
     np.testing.assert_array_equal(drawn, 255 - sampler.draw(PROMPTS, seed=0))
-    images = [record.image for record in held_out[:4]]
+    images = [record.images[0].pixels for record in held_out[:4]]
     captions = negatives.caption([255 - image for image in images])
     assert captions == sampler.caption(images)
 
@@ -118,8 +118,8 @@ def test_batches_are_full_and_know_how_many_items_are_real():
 def test_routing_maps_are_shares_that_add_up_to_the_capacity(
     trained: TrainedRun, held_out: SplitRecords
 ):
-    images = [record.image for record in held_out[:6]]
-    captions = [record.captions[0] for record in held_out[:6]]
+    images = [record.images[0].pixels for record in held_out[:6]]
+    captions = [record.texts[0] for record in held_out[:6]]
     maps = routing_maps(trained, images, captions, batch_size=4)
     assert [(m.layer, m.task) for m in maps] == [
         (layer, task) for layer in (0, 1) for task in ("image_to_text", "text_to_image")

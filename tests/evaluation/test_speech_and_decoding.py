@@ -10,10 +10,10 @@ from unimod_jax.data import DataConfig, open_split
 from unimod_jax.evaluation import TrainedRun, open_run
 from unimod_jax.evaluation.decoding_costs import measure_decoding
 from unimod_jax.evaluation.transcription import transcribe, transcription_accuracy
-from unimod_jax.layout import IMAGE, SPEECH, TEXT
+from unimod_jax.layout import IMAGE, SPEECH, TEXT, interleaved_task
 from unimod_jax.models import ModelConfig
-from unimod_jax.objectives import INTERLEAVED, NextToken
-from unimod_jax.training import Experiment, TaskShares, TrainingConfig, train
+from unimod_jax.objectives import NextToken
+from unimod_jax.training import Experiment, TrainingConfig, train
 
 
 @pytest.fixture(scope="module")
@@ -32,22 +32,19 @@ def spoken(tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
         ),
         mod=routed_in(
             (0,),
-            tasks=(INTERLEAVED,),
+            tasks=("interleaved",),
             keep_ratio=0.5,
             causal_rule="predictor",
             num_layers=1,
         ),
-        task_shares=TaskShares(
-            text_to_image=0, image_to_text=0, text_only=0, interleaved=1
-        ),
+        tasks=(interleaved_task(((TEXT, 15), (IMAGE, 64), (SPEECH, 12))),),
         data=DataConfig(
             directory=str(tmp_path_factory.mktemp("data")),
             batch_size=4,
             caption_tokens=9,
-            speech_feature="speech",
+            parts=("image", "text=captions", "speech"),
             speech_units=32,
             speech_tokens=12,
-            documents_per_row=1,
         ),
         training=TrainingConfig(steps=2, checkpoint_every=2, log_every=1),
     )
@@ -60,9 +57,11 @@ def records(spoken: TrainedRun):
 
 
 def test_every_utterance_is_followed_by_a_text(spoken, records):
-    texts = transcribe(spoken, [record.speech for record in records], batch_size=5)
+    texts = transcribe(
+        spoken, [record.part("speech").units for record in records], batch_size=5
+    )
     assert len(texts) == len(records)
-    assert transcribe(spoken, [records[7].speech], batch_size=5) == [texts[7]]
+    assert transcribe(spoken, heard[7:8], batch_size=5) == [texts[7]]
     accuracy = transcription_accuracy(spoken, records)
     assert accuracy is not None and 0.0 <= accuracy <= 1.0
 
@@ -77,10 +76,10 @@ def test_a_run_that_looks_ahead_transcribes_nothing(spoken, records):
 
 def test_decoding_caches_half_and_the_gap_between_the_rules_is_a_share(spoken, records):
     costs = measure_decoding(spoken, records)
-    ratio = costs.cache_bytes[INTERLEAVED] / costs.dense_cache_bytes[INTERLEAVED]
+    ratio = costs.cache_bytes["interleaved"] / costs.dense_cache_bytes["interleaved"]
     assert 0.5 <= ratio < 0.55
     assert set(costs.selection_gap) == {
-        f"layer_0/{INTERLEAVED}/{name}" for name in (TEXT, IMAGE, SPEECH)
+        f"layer_0/{'interleaved'}/{name}" for name in (TEXT, IMAGE, SPEECH)
     }
     gaps = np.asarray(list(costs.selection_gap.values()))
     # Two steps are not enough for the predictor to agree with top-k everywhere.

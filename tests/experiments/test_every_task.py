@@ -20,7 +20,8 @@ from unimod_jax.data.mixture import skip_batches, training_batches
 from unimod_jax.data.textbook import DATA_SET as TEXTBOOK
 from unimod_jax.data.tfds_source import open_split
 from unimod_jax.layout import TaskLayout, visible_matrix
-from unimod_jax.models import ModelConfig, UnifiedModel
+from unimod_jax.mod import same_for
+from unimod_jax.models import MixtureOfDepths, ModelConfig, UnifiedModel
 from unimod_jax.training import Assembly, Experiment, reduced_twin
 
 
@@ -68,9 +69,7 @@ def _alone(experiment: Experiment, task) -> Experiment:
 
 
 def _routing(task: str):
-    from unimod_jax.models import MixtureOfDepths
-
-    return MixtureOfDepths((0, 1), (task,), keep_ratio=0.6)
+    return MixtureOfDepths(same_for((task,), (0.6, 0.6)))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from experiments import sample, train
 OWN_TASK = """
 from unimod_jax.data import DataConfig
 from unimod_jax.layout import IMAGE, Piece, SpecialTokens, Task
+from unimod_jax.mod import same_for
 from unimod_jax.models import MixtureOfDepths, ModelConfig
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Experiment, TrainingConfig
@@ -32,7 +33,7 @@ def experiment():
         model=ModelConfig(
             width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
         ),
-        mod=MixtureOfDepths((0,), tasks=("naming",), keep_ratio=0.5),
+        mod=MixtureOfDepths(same_for(("naming",), (0.5,))),
         data=DataConfig(batch_size=4, caption_tokens=9, directory=DIRECTORY),
         training=TrainingConfig(
             steps=20, warmup_steps=2, checkpoint_every=20, log_every=5
@@ -59,7 +60,7 @@ def test_a_task_of_ones_own_trains_and_writes(tmp_path: Path, capsys):
 
 def test_a_piece_that_the_task_does_not_have_is_refused(tmp_path: Path, capsys):
     file = tmp_path / "own_task.py"
-    changed = OWN_TASK.replace('tasks=("naming",)', 'tasks=("nameing",)')
+    changed = OWN_TASK.replace('same_for(("naming"', 'same_for(("nameing"')
     file.write_text(changed + f"\nDIRECTORY = {str(tmp_path / 'data')!r}\n")
     with pytest.raises(SystemExit):
         train.main([str(file), "--run-dir", str(tmp_path / "run")])

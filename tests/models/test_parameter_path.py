@@ -24,7 +24,6 @@ from unimod_jax.models.parameter_path import (
     stacked,
 )
 from unimod_jax.models.warm_start import warm_start
-from unimod_jax.objectives import INTERLEAVED
 from unimod_jax.training import TrainingConfig
 from unimod_jax.training.optimizer import make_optimizer
 
@@ -39,7 +38,7 @@ PLANS = {
 
 @functools.cache
 def spec_of(plan):
-    plans = (TaskPlan(INTERLEAVED, PLANS[plan]),) if any(PLANS[plan]) else ()
+    plans = (TaskPlan("interleaved", PLANS[plan]),) if any(PLANS[plan]) else ()
     routing = MixtureOfDepths(plans, causal_rule="predictor")
     return tiny_spec(routing=routing, num_layers=4, norm="layer", biases=True)
 
@@ -48,7 +47,7 @@ def spec_of(plan):
 def variables_of(plan, seed=0):
     spec = spec_of(plan)
     rows = random_interleaving(interleaved_layout(spec))
-    return random_variables(spec, {INTERLEAVED: rows}, seed)
+    return random_variables(spec, {"interleaved": rows}, seed)
 
 
 @functools.cache

@@ -14,7 +14,6 @@ from experiments.benchmark.random_rows import random_batch
 from tests.models.tiny_model import routed_in
 from tests.training.tiny_experiment import tiny_experiment
 from unimod_jax.models import MixtureOfDepths, UnifiedModel
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE
 from unimod_jax.parallel import MeshConfig, ShardingRules, make_mesh
 from unimod_jax.parallel.collectives import collective_bytes
 from unimod_jax.training import Assembly, TrainingConfig, training_step
@@ -77,7 +76,9 @@ def test_parts_take_less_temporary_memory(dense):
 
 def test_thresholds_follow_the_data_part_by_part():
     step, state, batch = prepared(
-        routed_in((0,), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.5, num_layers=1)
+        routed_in(
+            (0,), ("text_to_image", "image_to_text"), keep_ratio=0.5, num_layers=1
+        )
     )
     after, metrics = step(4)(state, batch)
     assert np.isfinite(metrics["loss"])

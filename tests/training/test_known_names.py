@@ -6,7 +6,8 @@ import re
 import pytest
 
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, Piece, next_token_tasks, shared
-from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers, TaskDepth
+from unimod_jax.mod import last_half, same_for
+from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.objectives import NextToken
 from unimod_jax.training import Assembly, Experiment
 
@@ -24,16 +25,8 @@ def is_one_sentence(text: str) -> bool:
     ("changes", "words"),
     [
         (
-            {"mod": MixtureOfDepths(tasks=("text_to_image", "image_to_txt"))},
+            {"mod": MixtureOfDepths(same_for(("image_to_txt",), last_half(4, 0.5)))},
             r"mod routes the task 'image_to_txt', .* did you mean 'image_to_text'\?",
-        ),
-        (
-            {
-                "mod": MixtureOfDepths(
-                    tasks=(), task_depths=(TaskDepth("text_onli", "every_other"),)
-                )
-            },
-            r"mod routes the task 'text_onli', .* did you mean 'text_only'\?",
         ),
         (
             {"mot": MixtureOfTransformers(expert_towers=("imag",))},
@@ -48,7 +41,7 @@ def is_one_sentence(text: str) -> bool:
             r"task 'text_only' has tokens of the modality 'speech', .* image, text;",
         ),
     ],
-    ids=["task", "task of its own depth", "tower", "modality", "modality of a piece"],
+    ids=["task", "tower", "modality", "modality of a piece"],
 )
 def test_a_name_that_nothing_is_called_is_refused(changes, words: str):
     with pytest.raises(ValueError, match=words) as refused:
@@ -59,7 +52,7 @@ def test_a_name_that_nothing_is_called_is_refused(changes, words: str):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mod": MixtureOfDepths(tasks=("text_only",))},
+        {"mod": MixtureOfDepths(same_for(("text_only",), last_half(4, 0.5)))},
         {"mot": MixtureOfTransformers(expert_towers=(IMAGE,))},
         {"mot": MixtureOfTransformers(tower_groups=((TEXT, IMAGE),))},
     ],

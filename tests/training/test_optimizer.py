@@ -13,7 +13,7 @@ from tests.models.tiny_model import (
     routed_in,
     tiny_spec,
 )
-from unimod_jax.objectives import IMAGE_TO_TEXT, TEXT_TO_IMAGE, NextToken
+from unimod_jax.objectives import NextToken
 from unimod_jax.training import TrainingConfig
 from unimod_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -92,7 +92,10 @@ def flat(tree: object) -> dict[str, np.ndarray]:
 def model_parameters() -> dict:
     """Everything that an optimiser may have to tell apart, all ones."""
     routing = routed_in(
-        (1,), (TEXT_TO_IMAGE, IMAGE_TO_TEXT), keep_ratio=0.5, causal_rule="predictor"
+        (1,),
+        ("text_to_image", "image_to_text"),
+        keep_ratio=0.5,
+        causal_rule="predictor",
     )
     spec = tiny_spec(routing=routing, norm="layer", biases=True, qk_norm="layer")
     abstract = abstract_variables(spec, random_batch(NextToken(), spec))["params"]

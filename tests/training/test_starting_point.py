@@ -11,7 +11,6 @@ from unimod_jax.mod import TaskPlan
 from unimod_jax.models import MixtureOfDepths, MixtureOfTransformers
 from unimod_jax.models.config import DENSE
 from unimod_jax.models.parameter_path import chooses_tokens, layered
-from unimod_jax.objectives import TEXT_TO_IMAGE
 from unimod_jax.training import Assembly, RunDirectory, RunError, StartingPoint, train
 from unimod_jax.training.metric_writer import read_metrics
 from unimod_jax.training.newest_variables import newest_variables
@@ -26,7 +25,7 @@ STILL = {"learning_rate": 1e-30, "final_learning_rate": 1e-30, "weight_decay": 0
 
 
 def plan(*ratios):
-    return MixtureOfDepths((TaskPlan(TEXT_TO_IMAGE, ratios),))
+    return MixtureOfDepths((TaskPlan("text_to_image", ratios),))
 
 
 @pytest.fixture(scope="module")
