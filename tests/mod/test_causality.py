@@ -42,7 +42,7 @@ def next_token_group(spec, **layout_options):
     layout = dataclasses.replace(layout, **layout_options)
     rng = np.random.default_rng(0)
     base = random_document(layout, rng).tokens | {
-        "prompt": rng.choice(TEXT_IDS, SIZES.caption_tokens).tolist()
+        "prompt": rng.choice(TEXT_IDS, SIZES.text_tokens).tolist()
     }
     rows = [lay_out(Document(base), layout)]
     for last_common in PERTURBED_AFTER:
