@@ -109,11 +109,7 @@ def account(of: Preset, variant: str, plan: str | None = None) -> dict[str, Any]
             "towers": count.towers,
         },
         "tokens_per_row": {task: one.row_length for task, one in layouts.items()},
-        "attention_order": {
-            task: {"order": one.attention_order.name}
-            | dataclasses.asdict(one.attention_order)
-            for task, one in layouts.items()
-        },
+        "attention_order": _orders(layouts),
         "forward_flops": forward,
         "training_flops": {
             task: {name: TRAINING_OVER_FORWARD * n for name, n in flops.items()}
@@ -131,6 +127,15 @@ def account(of: Preset, variant: str, plan: str | None = None) -> dict[str, Any]
         "batch_rows": of.batch_rows,
         "recipe": dataclasses.asdict(of.recipe),
         "sources": dict(of.source_of),
+    }
+
+
+def _orders(layouts: Mapping[str, RowLayout]) -> dict[str, dict[str, Any]]:
+    """Task -> the order in which attention reads its rows, and the counts behind it."""
+    orders = {task: layout.attention_order for task, layout in layouts.items()}
+    return {
+        task: {"order": order.name} | dataclasses.asdict(order)
+        for task, order in orders.items()
     }
 
 

@@ -89,7 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=_positive,
         help="enlargement (default: what makes small images about 128 pixels wide)",
     )
-    options = parser.parse_args(arguments)
+    _run(parser.parse_args(arguments))
+
+
+def _run(options: argparse.Namespace) -> None:
     show_log()
     with one_sentence_errors():
         if options.prompt is not None:

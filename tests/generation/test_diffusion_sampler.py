@@ -13,7 +13,14 @@ from tests.models.known_output import output_with
 from tests.models.tiny_model import PATCH_SIZE, SIZES, random_group
 from tests.task_rows import layouts
 from unimod_jax.generation import GuidedRows, denoise_patches
-from unimod_jax.layout import IMAGE, TEXT, Stream
+from unimod_jax.layout import (
+    IMAGE,
+    TEXT,
+    Stream,
+    diffusion_tasks,
+    rows_of_task,
+    shared,
+)
 from unimod_jax.models.embedding import read_patches
 from unimod_jax.objectives import ImageDiffusion
 from unimod_jax.objectives.image_diffusion import signal_share
@@ -30,8 +37,8 @@ def rows_of(streams, seed=0):
     return random_group(layout, NUM_ROWS, seed)
 
 
-def denoise(forward, guided, num_steps, segment="image"):
-    return denoise_patches(forward, guided, segment, num_steps, jax.random.key(0))
+def denoise(forward, guided, num_steps):
+    return denoise_patches(forward, guided, "image", num_steps, jax.random.key(0))
 
 
 def answer(group, noise_BNP):
@@ -126,6 +133,32 @@ def test_patches_on_the_way_are_noised_as_in_training():
         correlation = np.corrcoef(noisy.ravel(), clearer.ravel())[0, 1]
         stays = share / next_share * (1 - next_share) / (1 - share)
         assert abs(correlation - np.sqrt(stays)) < 0.06
+
+
+def test_other_images_of_a_row_stay_as_they_are_and_clean():
+    streams, seen = STREAM_CHOICES["two streams"], []
+    (task,) = shared(diffusion_tasks(), text_to_image=1)
+    image = next(piece for piece in task.pieces if piece.name == "image")
+    given = dataclasses.replace(image, name="given", written=False)
+    task = dataclasses.replace(task, pieces=(given, *task.pieces))
+    sizes = dataclasses.replace(SIZES, continuous=True)
+    rows = random_group(rows_of_task(task, sizes, streams), NUM_ROWS)
+    clean_BNP = jnp.full_like(rows.patch_BNP, 0.5)
+    oracle = oracle_of(clean_BNP)
+
+    def watched(group):
+        record(lambda *shown: seen.append(shown), group.patch_BNP, group.patch_time_BN)
+        return oracle(group)
+
+    drawn = denoise(watched, GuidedRows(rows), 2)
+    jax.effects_barrier()
+    before = slice(0, SIZES.image_patches)
+    for patch_BNP, time_BN in seen:
+        np.testing.assert_array_equal(patch_BNP[:, before], rows.patch_BNP[:, before])
+        np.testing.assert_array_equal(time_BN[:, before], 0.0)
+        assert (time_BN[:, SIZES.image_patches :] > 0.0).all()
+    np.testing.assert_allclose(drawn, np.full(drawn.shape, 0.5), atol=2e-3)
+    assert drawn.shape == (NUM_ROWS, SIZES.image_patches, PATCH_SIZE)
 
 
 def test_an_unsure_denoiser_ends_within_the_range_of_patches():
