@@ -51,8 +51,8 @@ training run."""
 
 _VALUES = """
 values: a comma parts two values, a space the words of one, as tuples need them:
-  --vary "mod.routed_layers=1 3,0 2" --vary mesh.fsdp=16,32
-has the points --mod.routed_layers 1 3 and 0 2 on its first axis; quotes inside keep a
+  --vary "mot.untied_layers=1 3,0 2" --vary mesh.fsdp=16,32
+has the points --mot.untied_layers 1 3 and 0 2 on its first axis; quotes inside keep a
 comma or a space in a word, and () is the empty tuple.
 
 exit status: 0 all points have a result (not to fit is one), 1 some failed, 2 the

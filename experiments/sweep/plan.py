@@ -1,8 +1,8 @@
 """Which points a sweep has: the product of its axes, in the order they were given.
 
 An axis is `NAME=VALUE,VALUE,...`, NAME an option of the experiment. A comma parts two
-values and a space the words of one, as tuples need them: `mod.routed_layers=1 3,0 2`
-has the points `--mod.routed_layers 1 3` and `--mod.routed_layers 0 2`. Quotes keep a
+values and a space the words of one, as tuples need them: `mot.untied_layers=1 3,0 2`
+has the points `--mot.untied_layers 1 3` and `--mot.untied_layers 0 2`. Quotes keep a
 comma or a space in a word, and `()` is the empty tuple.
 """
 
@@ -33,7 +33,7 @@ class Axis:
     """An option and the values it takes, as text.
 
     Attributes:
-      name: dotted, such as "mod.keep_ratio", or `TOPOLOGY`.
+      name: dotted, such as "mod.plan", or `TOPOLOGY`.
       values: at least one, no two alike.
     """
 
@@ -72,7 +72,7 @@ class Point:
 
     @property
     def options(self) -> list[str]:
-        """The point on a command line, such as ["--mod.keep_ratio", "0.2"]."""
+        """The point on a command line, such as ["--mod.plan", "none"]."""
         return [
             word
             for name, value in self.values.items()
@@ -93,13 +93,13 @@ def parse_axis(text: str) -> Axis:
     if not (name and equals and values and all(values) and parted_by_commas):
         raise RunError(
             f"--vary {text!r} is not an axis; write NAME=VALUE,VALUE,... with no empty "
-            "value, such as mod.keep_ratio=0.2,0.4,0.8."
+            "value, such as mod.plan=last_half:0.2,last_half:0.4."
         )
     return Axis(name, values)
 
 
 def canonical(option: str) -> str:
-    """An option's name without dashes: "--mod.keep-ratio" is "mod.keep_ratio"."""
+    """An option's name without dashes: "--data.batch-size" is "data.batch_size"."""
     return option.strip().lstrip("-").replace("-", "_")
 
 

@@ -13,6 +13,7 @@ from experiments.command_line import (
     one_sentence_errors,
     override,
 )
+from unimod_jax.mod import TaskPlan, every_other, last_half, same_for, write_plan
 from unimod_jax.training import Assembly, Experiment, PeerLost, Preempted, RunError
 
 OWN_FILE = '''
@@ -56,17 +57,50 @@ def test_dotted_options_override_fields():
     demo = load_experiment("toy/demo")
     changed = override(
         demo,
-        ["--training.steps", "7", "--mod.routed-layers", "1", "3", "--mesh.data", "2"],
+        ["--training.steps", "7", "--mot.untied-layers", "1", "3", "--mesh.data", "2"],
         "train",
     )
     assert (changed.training.steps, changed.mesh.data) == (7, 2)
-    assert changed.mod.routed_layers == (1, 3)
+    assert changed.mot.untied_layers == (1, 3)
     assert isinstance(changed, Experiment) and changed.model == demo.model
+
+
+def test_a_plan_is_a_file_or_the_name_of_a_function_and_its_ratios(tmp_path: Path):
+    demo = load_experiment("toy/demo")
+
+    def planned(*options: str):
+        return override(demo, options, "train").mod
+
+    tasks = demo.mod.tasks
+    named = planned("--mod.plan", "last_half:1:0.2:linear:4")
+    assert named == dataclasses.replace(
+        demo.mod, plan=same_for(tasks, last_half(4, 1.0, 0.2))
+    )
+    deeper = planned("--mod.plan=every_other:0.2", "--model.num-layers=8")
+    assert deeper.plan == same_for(tasks, every_other(8, 0.2))
+    assert planned("--mod.plan", "none").plan == ()
+    assert planned() == demo.mod
+    file = tmp_path / "plan.json"
+    own = (TaskPlan("text_only", (None, 0.5, 0.0, 1.0)),)
+    write_plan(file, own, 4)
+    assert planned("--mod.plan", str(file)).plan == own
+
+
+def test_the_flat_names_of_blocks_and_experts_are_options():
+    options = ["--model.width", "64", "--model.num_layers", "4", "--model.biases"]
+    options += ["--mot.num_experts", "2", "--mot.expert_towers", "text"]
+    changed = override(load_experiment("toy/demo"), options, "train")
+    assert (changed.model.width, changed.model.biases) == (64, True)
+    assert (changed.mot.num_experts, changed.mot.expert_towers) == (2, ("text",))
 
 
 @pytest.mark.parametrize(
     "options",
     [
+        ["--mod.plan", "last_third:0.4"],
+        ["--mod.plan", "last_half:1.4"],
+        ["--mod.plan", "nowhere.json"],
+        ["--model.num_layers", "6"],
         ["--training.stepz", "7"],
         ["--training.steps", "many"],
         ["--training.steps", "0"],

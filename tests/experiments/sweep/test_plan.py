@@ -17,6 +17,7 @@ from experiments.sweep.plan import (
     plan_points,
     refusal,
 )
+from unimod_jax.mod import last_half, same_for
 from unimod_jax.training import RunError
 
 DEMO = load_experiment("toy/demo")
@@ -27,23 +28,24 @@ def points_of(*texts: str) -> list[Point]:
 
 
 def test_points_are_the_product_and_the_last_axis_varies_fastest():
-    points = points_of("mod.keep_ratio=0.2,0.4", "data.batch_size=36,18")
+    points = points_of("mod.plan=last_half:0.2,none", "data.batch_size=36,18")
     assert [tuple(point.values.values()) for point in points] == [
-        ("0.2", "36"),
-        ("0.2", "18"),
-        ("0.4", "36"),
-        ("0.4", "18"),
+        ("last_half:0.2", "36"),
+        ("last_half:0.2", "18"),
+        ("none", "36"),
+        ("none", "18"),
     ]
-    assert points[1].name == "keep_ratio=0.2_batch_size=18"
-    options = ["--mod.keep_ratio", "0.2", "--data.batch_size", "18"]
+    assert points[1].name == "plan=last_half-0.2_batch_size=18"
+    options = ["--mod.plan", "last_half:0.2", "--data.batch_size", "18"]
     assert points[1].options == options
 
 
 @pytest.mark.parametrize(
     ("text", "words", "name"),
     [
-        ("mod.routed_layers=1 3", ["1", "3"], "routed_layers=1+3"),
-        ("mod.routed-layers=last_half", ["last_half"], "routed_layers=last_half"),
+        ("mot.untied_layers=1 3", ["1", "3"], "untied_layers=1+3"),
+        ("mod.plan=1+3:0.5", ["1+3:0.5"], "plan=1-3-0.5"),
+        ("mot.untied-layers=all", ["all"], "untied_layers=all"),
         ("data.name='a,b'", ["a,b"], "name=a-b"),
         ('data.name="two words" three', ["two words", "three"], "name=two-words+three"),
         ("mot.expert_towers=()", [], "expert_towers=empty"),
@@ -59,15 +61,22 @@ def test_a_value_is_passed_on_word_by_word(text: str, words: list[str], name: st
 
 
 def test_a_tuple_arrives_as_a_tuple():
-    first, second = points_of("mod.routed_layers=1 3,0 2")
-    assert override(DEMO, first.options, "sweep").mod.routed_layers == (1, 3)
-    assert override(DEMO, second.options, "sweep").mod.routed_layers == (0, 2)
+    first, second = points_of("mot.untied_layers=1 3,0 2")
+    assert override(DEMO, first.options, "sweep").mot.untied_layers == (1, 3)
+    assert override(DEMO, second.options, "sweep").mot.untied_layers == (0, 2)
+
+
+def test_a_plan_arrives_for_the_tasks_that_are_routed():
+    first, second = points_of("mod.plan=last_half:0.2,none")
+    plan = override(DEMO, first.options, "sweep").mod.plan
+    assert plan == same_for(DEMO.mod.tasks, last_half(4, 0.2))
+    assert override(DEMO, second.options, "sweep").mod.plan == ()
 
 
 def test_options_are_the_same_however_they_are_written():
-    one = ["--data.batch-size=3", "--mod.routed_layers", "1", "3", "--data.resize"]
-    other = ["--data.resize", "--mod.routed-layers", "1", "3", "--data.batch_size", "3"]
-    wanted = {"data.batch_size": "3", "data.resize": "", "mod.routed_layers": "1 3"}
+    one = ["--data.batch-size=3", "--mot.untied_layers", "1", "3", "--data.resize"]
+    other = ["--data.resize", "--mot.untied-layers", "1", "3", "--data.batch_size", "3"]
+    wanted = {"data.batch_size": "3", "data.resize": "", "mot.untied_layers": "1 3"}
     assert options_by_name(one) == options_by_name(other) == wanted
     assert options_by_name(["--mesh.fsdp", "-1", "--mesh.fsdp", "2"]) == {
         "mesh.fsdp": "2"
@@ -94,7 +103,7 @@ def test_long_names_differ_where_their_points_do():
 
 @pytest.mark.parametrize(
     "text",
-    ["mod.keep_ratio", "=0.2", "a=", "a=0.2,", "a=,0.2", "a=0.2,,0.4", "a='x", "a= , "],
+    ["mod.plan", "=0.2", "a=", "a=0.2,", "a=,0.2", "a=0.2,,0.4", "a='x", "a= , "],
 )
 def test_what_is_no_axis_is_refused(text: str):
     with pytest.raises(RunError, match=r"is not an axis; write NAME=VALUE"):
@@ -111,8 +120,8 @@ def test_values_that_would_share_a_folder_are_refused(values: str):
     ("texts", "fixed", "sentence"),
     [
         ([], [], "nothing varies"),
-        (["mod.keep_ration=1"], [], r"did you mean mod\.keep_ratio\?"),
-        (["mood.keep_ratio=1"], [], r"did you mean mod\?"),
+        (["mod.plann=none"], [], r"did you mean mod\.plan\?"),
+        (["mood.plan=none"], [], r"did you mean mod\?"),
         (["nonsense=1"], [], "no such option; see --help"),
         (["data.name.first=1"], [], "no such option"),
         (["mod=1"], [], r"group of options; .* such as mod\."),
@@ -134,7 +143,9 @@ def test_every_group_and_the_topology_can_be_varied():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("mod.keep_ratio=banana", "could not convert string to float: 'banana'"),
+        ("mod.plan=banana:1", "mod.plan: plan 'banana:1' is not known; give 'none'"),
+        ("mod.plan=last_half:2", "'text_to_image': keep_ratio is 2.0, but a routed"),
+        ("mod.text_keep_ratio=banana", "could not convert string to float: 'banana'"),
         ("data.patch_size=3", "data.patch_size 3 does not divide data.image_size 8"),
         ("training.log_every=0", "training.log_every is 0; give a whole number"),
     ],

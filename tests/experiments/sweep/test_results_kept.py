@@ -14,7 +14,7 @@ from experiments.sweep.processes import Ended
 from experiments.sweep.trained_points import short_run_options, short_runs
 from unimod_jax.training import RunError
 
-POINT = Point("keep_ratio=0.2", {"mod.keep_ratio": "0.2"})
+POINT = Point("plan=none", {"mod.plan": "none"})
 DONE = Outcome("done", {"loss": 2.5, "fits": True, "topology": "cpu:1"}, None, 0, 1.5)
 IDENTITY = {"experiment": "toy/demo", "axes": ["a"], "configuration": {"a": {"b": 1}}}
 
@@ -116,7 +116,7 @@ def test_the_command_of_a_check():
     assert measurement.command(POINT, Path("points/p")) == [
         *("check", "toy/demo", "--topology", "v5e:8x8"),
         *("--json", "points/p/compile_check.json"),
-        *("--tiny", "--mod.keep_ratio", "0.2"),
+        *("--tiny", "--mod.plan", "none"),
     ]
 
 
@@ -203,7 +203,7 @@ def test_what_is_no_whole_result_counts_as_missing(tmp_path: Path, text: str):
 def test_the_result_of_other_values_counts_as_missing(tmp_path: Path):
     directory = SweepDirectory(tmp_path)
     directory.write(POINT, DONE)
-    other = Point(POINT.name, {"mod.keep_ratio": "0.20"})
+    other = Point(POINT.name, {"mod.plan": "'none'"})
     assert directory.read(other) is None
 
 
