@@ -29,8 +29,8 @@ UNTIED, GROUPED = (
     MixtureOfTransformers(),
     MixtureOfTransformers(untied_layers=(1,), tower_groups=(("text", "image"),)),
 )
-ROUTED = routed_in((1,), (INTERLEAVED,), keep_ratio=0.5)
-SKIPPED = routed_in((1,), (INTERLEAVED,), keep_ratio=0.0)
+ROUTED = routed_in((2,), (INTERLEAVED,), keep_ratio=0.5, num_layers=3)
+SKIPPED = routed_in((1,), (INTERLEAVED,), keep_ratio=0.0, num_layers=3)
 
 
 def assert_same_files(name, directory):
