@@ -87,11 +87,7 @@ def account(of: Preset, variant: str, plan: str | None = None) -> dict[str, Any]
       ValueError: for a variant that is unknown or does not apply, or a plan that cannot
         be read or is of another depth.
     """
-    spec = model_spec(of, variant)
-    if plan is not None:
-        ratios = plan_from(plan, of.unimod.tasks, of.model.num_layers)
-        routing = dataclasses.replace(spec.routing, plan=ratios)
-        spec = dataclasses.replace(spec, routing=routing)
+    spec = _planned(model_spec(of, variant), of, plan)
     twin = spec.dense_twin()
     layouts, twin_layouts = of.layouts(spec), of.layouts(twin)
     forward = _forward(spec, layouts, of)
@@ -137,6 +133,15 @@ def _orders(layouts: Mapping[str, RowLayout]) -> dict[str, dict[str, Any]]:
         task: {"order": order.name} | dataclasses.asdict(order)
         for task, order in orders.items()
     }
+
+
+def _planned(spec: ModelSpec, of: Preset, plan: str | None) -> ModelSpec:
+    """The model with another plan, where one is given."""
+    if plan is None:
+        return spec
+    ratios = plan_from(plan, of.unimod.tasks, of.model.num_layers)
+    routing = dataclasses.replace(spec.routing, plan=ratios)
+    return dataclasses.replace(spec, routing=routing)
 
 
 def _forward(

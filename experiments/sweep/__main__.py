@@ -50,8 +50,10 @@ STOPPED = 75
 """Exit status of a sweep that was stopped, as of a training run: run it again."""
 
 _VALUES = """
-values: --vary "mod.routed_layers=1 3,0 2" has the points --mod.routed_layers 1 3 and
-0 2; quotes inside keep a comma or a space in a word, and () is the empty tuple.
+values: a comma parts two values, a space the words of one, as tuples need them:
+  --vary "mot.untied_layers=1 3,0 2" --vary mesh.fsdp=16,32
+has the points --mot.untied_layers 1 3 and 0 2 on its first axis; quotes inside keep a
+comma or a space in a word, and () is the empty tuple.
 
 exit status: 0 all points have a result (not to fit is one), 1 some failed, 2 the
 command is wrong, 75 stopped.

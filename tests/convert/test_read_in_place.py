@@ -258,5 +258,5 @@ def test_a_layout_that_does_not_exist_is_refused():
 def test_a_spec_of_another_architecture_is_refused():
     of = spec("chameleon")
     layouts = {"interleaved": row_layout(of)}
-    with pytest.raises(ValueError, match="the dense model has no parameter for"):
+    with pytest.raises(ValueError, match="the given model has no parameter for"):
         read_weights(files("emu3"), table("emu3"), of, layouts)

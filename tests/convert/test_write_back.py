@@ -28,8 +28,8 @@ UNTIED, GROUPED = (
     MixtureOfTransformers(),
     MixtureOfTransformers(untied_layers=(1,), tower_groups=(("text", "image"),)),
 )
-ROUTED = routed_in((1,), ("interleaved",), keep_ratio=0.5)
-SKIPPED = routed_in((1,), ("interleaved",), keep_ratio=0.0)
+ROUTED = routed_in((2,), ("interleaved",), keep_ratio=0.5, num_layers=3)
+SKIPPED = routed_in((1,), ("interleaved",), keep_ratio=0.0, num_layers=3)
 
 
 def assert_same_files(name, directory):

@@ -112,7 +112,7 @@ def test_a_layer_that_does_not_exist_is_refused(layer):
 def test_a_task_with_two_plans_or_one_of_another_depth_is_refused():
     plan = same_for(("a", "b"), last_half(4, 0.5))
     check_plan(plan, 4)
-    with pytest.raises(ValueError, match="'a' has 4 layers, but the model has 6; make"):
+    with pytest.raises(ValueError, match="'a' has 4 layers, but num_layers is 6; give"):
         check_plan(plan, 6)
     with pytest.raises(ValueError, match=r"\['a'\] have more than one plan"):
         check_plan((*plan, plan[0]), 4)

@@ -38,7 +38,7 @@ def test_a_plan_of_no_task_survives_too():
 
 
 def test_a_plan_of_another_depth_is_not_written():
-    with pytest.raises(ValueError, match="has 4 layers, but the model has 3"):
+    with pytest.raises(ValueError, match="has 4 layers, but num_layers is 3"):
         plan_to_json(PLAN, 3)
 
 
@@ -52,7 +52,7 @@ def test_a_plan_of_another_depth_is_not_written():
         ({"tasks": {"a": 0.5}}, "'a' has 0.5; give a list with a number or null"),
         ({"tasks": {"a": ["0.5", 1]}}, r"'a' has \['0.5', 1\]; give a list"),
         ({"tasks": {"a": [True, 1]}}, r"'a' has \[True, 1\]; give a list"),
-        ({"tasks": {"a": [0.5]}}, "'a' has 1 layers, but the model has 2"),
+        ({"tasks": {"a": [0.5]}}, "'a' has 1 layers, but num_layers is 2"),
         ({"tasks": {"a": [None, 1.5]}}, "layer 1 of task 'a': keep_ratio is 1.5"),
         ({"tasks": {"a": [None, -1]}}, "layer 1 of task 'a': keep_ratio is -1"),
         ({"tasks": {"a": [float("nan"), 1]}}, "layer 0 of task 'a': keep_ratio is nan"),

@@ -223,7 +223,7 @@ def test_sizes_that_do_not_fit_are_refused_in_a_sentence(wrong, sentence):
 
 
 def test_a_plan_of_another_depth_is_refused_in_a_sentence():
-    message = "has 2 layers, but the model has 4; make one for 4 layers"
+    message = "has 2 layers, but num_layers is 4; give a plan of 4"
     with pytest.raises(ValueError, match=message):
         ROUTED.routes(4)
 

@@ -145,7 +145,7 @@ def test_interleaved_variants_route_every_other_layer(variant):
     [("unimod", 2), ("single_router", 1), ("single_router_matched", 1)],
 )
 def test_tasks_share_a_router_only_where_the_variant_says_so(variant, routers):
-    routes = model_spec(preset("show_o_512"), variant).plan[-1].routes
+    routes = model_spec(preset("show_o_512"), variant).designs[-1].routes
     assert {route.task for route in routes} == {"text_to_image", "image_to_text"}
     assert len({route.router_name for route in routes}) == routers
 

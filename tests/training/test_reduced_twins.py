@@ -15,9 +15,9 @@ import pytest
 from experiments.published import published
 from tests.training.tiny_twin import NUM_STEPS, tiny_batch, tiny_twin
 from unimod_jax.layout import SPEECH
-from unimod_jax.mod import runs
+from unimod_jax.mod import every_other, last_half, runs
 from unimod_jax.presets import PRESETS, VARIANTS
-from unimod_jax.training import Assembly, Experiment, make_trainer
+from unimod_jax.training import Assembly, Experiment, make_trainer, reduced_twin
 
 NEEDS_SPEECH = {"leave_one_out_text", "leave_one_out_image", "leave_one_out_speech"}
 
@@ -113,6 +113,21 @@ def test_every_preset_and_every_variant_is_trained():
             assert TWIN_OF[preset, variant] in FIRST_OF
     trained = {variant for (_, variant), twin in TWIN_OF.items() if twin in FIRST_OF}
     assert trained == set(VARIANTS)
+
+
+@pytest.mark.parametrize("name", ["show_o_512", "emu3", "chameleon_37m"])
+def test_a_twin_of_another_depth_routes_the_same_half_of_its_layers(name: str):
+    for variant, half in (
+        ("unimod", last_half(4, 1.0)),
+        ("early_exit", last_half(4, 0.0)),
+        ("task_routers_interleaved", every_other(4, 1.0)),
+        ("skip_interleaved", every_other(4, 0.0)),
+    ):
+        full = published(name, variant)
+        twin = reduced_twin(full)
+        assert twin.mod.tasks == full.mod.tasks != ()
+        for of_task in twin.mod.plan:
+            assert tuple(ratio and 1.0 for ratio in of_task.keep_ratios) == half
 
 
 def test_a_variant_that_needs_speech_is_refused_without():

@@ -65,8 +65,8 @@ def check_plan(plan: LayerPlan, num_layers: int) -> None:
     for of_task in plan:
         if (found := len(of_task.keep_ratios)) != num_layers:
             raise ValueError(
-                f"the plan of task {of_task.task!r} has {found} layers, but the model "
-                f"has {num_layers}; make one for {num_layers} layers."
+                f"the plan of task {of_task.task!r} has {found} layers, but "
+                f"num_layers is {num_layers}; give a plan of {num_layers} layers."
             )
 
 

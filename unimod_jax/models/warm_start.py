@@ -133,13 +133,13 @@ def _source(path: Path, shape: tuple[int, ...], given: Shapes) -> Path:
     towers = sorted(str(other) for found, other in others if found == component)
     if tower and towers and tower not in towers and towers != [DENSE_TOWER]:
         raise ValueError(
-            f"its {'/'.join(_inner(component))} has towers {', '.join(towers)} but the "
-            f"new model's has {tower}; untie the same components by the same "
+            f"the given {'/'.join(_inner(component))} has towers {', '.join(towers)} "
+            f"but the new model's has {tower}; untie the same components by the same "
             f"modalities, or start from a dense model."
         )
     raise ValueError(
-        f"it has no parameter for {'/'.join(_inner(path))} of shape {shape}; give both "
-        f"models the same sizes and architecture."
+        f"the given model has no parameter for {'/'.join(_inner(path))} of shape "
+        f"{shape}; give both models the same sizes and architecture."
     )
 
 
@@ -149,8 +149,9 @@ def _check_depth(target: Shapes, given: Shapes, num_layers: int) -> None:
     depth = max(held, default=-1) + 1
     if depth > num_layers or (depth < num_layers and not needed <= held):
         raise ValueError(
-            f"it has parameters of {depth} layers but the new model has {num_layers} "
-            f"layers; give both the same num_layers, and none that all tasks skip."
+            f"the given model has parameters of {depth} layers but the new model has "
+            f"{num_layers} layers; give both the same num_layers, and none that all "
+            f"tasks skip."
         )
 
 

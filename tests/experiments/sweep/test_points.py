@@ -19,12 +19,12 @@ def points_of(*texts: str) -> list[Point]:
 
 
 def test_points_are_the_product_and_the_last_axis_varies_fastest():
-    points = points_of("mod.keep_ratio=0.2,0.4", "data.batch_size=36,18")
+    points = points_of("mod.plan=last_half:0.2,none", "data.batch_size=36,18")
     assert [tuple(point.values.values()) for point in points] == [
-        ("0.2", "36"),
-        ("0.2", "18"),
-        ("0.4", "36"),
-        ("0.4", "18"),
+        ("last_half:0.2", "36"),
+        ("last_half:0.2", "18"),
+        ("none", "36"),
+        ("none", "18"),
     ]
     assert points[1].name == "keep_ratio=0.2_batch_size=18"
     options = ["--mod.keep_ratio", "0.2", "--data.batch_size", "18"]
@@ -34,8 +34,9 @@ def test_points_are_the_product_and_the_last_axis_varies_fastest():
 @pytest.mark.parametrize(
     ("text", "words", "name"),
     [
-        ("mod.routed_layers=1 3", ["1", "3"], "routed_layers=1+3"),
-        ("mod.routed-layers=last_half", ["last_half"], "routed_layers=last_half"),
+        ("mot.untied_layers=1 3", ["1", "3"], "untied_layers=1+3"),
+        ("mod.plan=1+3:0.5", ["1+3:0.5"], "plan=1-3-0.5"),
+        ("mot.untied-layers=all", ["all"], "untied_layers=all"),
         ("data.name='a,b'", ["a,b"], "name=a-b"),
         ('data.name="two words" three', ["two words", "three"], "name=two-words+three"),
         ("mot.expert_towers=()", [], "expert_towers=empty"),
@@ -57,9 +58,9 @@ def test_a_tuple_arrives_as_a_tuple():
 
 
 def test_options_are_the_same_however_they_are_written():
-    one = ["--data.batch-size=3", "--mod.routed_layers", "1", "3", "--data.resize"]
-    other = ["--data.resize", "--mod.routed-layers", "1", "3", "--data.batch_size", "3"]
-    wanted = {"data.batch_size": "3", "data.resize": "", "mod.routed_layers": "1 3"}
+    one = ["--data.batch-size=3", "--mot.untied_layers", "1", "3", "--data.resize"]
+    other = ["--data.resize", "--mot.untied-layers", "1", "3", "--data.batch_size", "3"]
+    wanted = {"data.batch_size": "3", "data.resize": "", "mot.untied_layers": "1 3"}
     assert options_by_name(one) == options_by_name(other) == wanted
     assert options_by_name(["--mesh.fsdp", "-1", "--mesh.fsdp", "2"]) == {
         "mesh.fsdp": "2"
@@ -86,7 +87,7 @@ def test_long_names_differ_where_their_points_do():
 
 @pytest.mark.parametrize(
     "text",
-    ["mod.keep_ratio", "=0.2", "a=", "a=0.2,", "a=,0.2", "a=0.2,,0.4", "a='x", "a= , "],
+    ["mod.plan", "=0.2", "a=", "a=0.2,", "a=,0.2", "a=0.2,,0.4", "a='x", "a= , "],
 )
 def test_what_is_no_axis_is_refused(text: str):
     with pytest.raises(RunError, match=r"is not an axis; write NAME=VALUE"):

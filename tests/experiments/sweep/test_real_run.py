@@ -28,15 +28,16 @@ def test_a_point_is_a_run_of_the_training_command(tmp_path: Path):
     options = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
     options += ["--data.directory", str(tmp_path / "data")]
     out = tmp_path / "sweep"
-    axis = ["--vary", "mod.keep_ratio=0.5"]
+    axis = ["--vary", "mod.plan=0:0.5"]
     with pytest.raises(SystemExit) as stopped:
         main(["toy/demo", "--tiny", *axis, "--out", str(out), *options], train=TRAIN)
     assert stopped.value.code == 0
     (point,) = json.loads((out / "results.json").read_text())["points"]
-    run = RunDirectory(out / "points" / "keep_ratio=0.5" / "run")
+    run = RunDirectory(out / "points" / "plan=0-0.5" / "run")
     rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert point["figures"]["loss"] == rows[2]["loss"]
     seconds = (rows[1]["step_seconds"] + rows[2]["step_seconds"]) / 2
     assert point["figures"]["step_seconds"] == pytest.approx(seconds)
-    assert run.read_experiment().mod.keep_ratio == 0.5
+    plan = run.read_experiment().mod.plan
+    assert {of_task.keep_ratios for of_task in plan} == {(0.5,)}

@@ -19,7 +19,7 @@ from experiments.sweep.processes import Ended
 from experiments.sweep.results import SweepDirectory
 from unimod_jax.training import RunError
 
-POINT = Point("keep_ratio=0.2", {"mod.keep_ratio": "0.2"})
+POINT = Point("plan=none", {"mod.plan": "none"})
 DONE = Outcome("done", {"loss": 2.5, "fits": True, "topology": "cpu:1"}, None, 0, 1.5)
 IDENTITY = {"experiment": "toy/demo", "axes": ["a"], "configuration": {"a": {"b": 1}}}
 

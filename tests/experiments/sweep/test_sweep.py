@@ -165,7 +165,7 @@ def test_the_options_of_an_experiment_are_listed(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["toy/demo", "--help"])
     assert stopped.value.code == 0
-    assert "--mod.keep_ratio" in capsys.readouterr().out
+    assert "--mod.plan FILE|MAKER" in capsys.readouterr().out
 
 
 def test_a_point_has_so_much_time(tmp_path: Path):
@@ -277,7 +277,8 @@ def test_the_tables_and_the_report_show_every_point(tmp_path: Path):
 
 def start(out: Path) -> subprocess.Popen:
     """A real process of the command: three times three points, two at once."""
-    axes = ("mod.keep_ratio=0.2,0.4,0.8", "data.batch_size=9,18,27")
+    plans = "mod.plan=last_half:0.2,last_half:0.4,last_half:0.8"
+    axes = (plans, "data.batch_size=9,18,27")
     options = [word for axis in axes for word in ("--vary", axis)]
     options += ["--data.name", "pause", "--jobs", "2", "--out", str(out)]
     return subprocess.Popen(
