@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import importlib
 import importlib.util
@@ -137,7 +138,8 @@ def override(
     """Applies options such as `--training.steps 20`; unknown ones are refused.
 
     `--mod.plan` takes a file or the short form of a function (`mod.plan_from`), for the
-    tasks that the experiment routes.
+    tasks that the experiment routes; without it `--model.num_layers` brings the
+    experiment's own plan to that depth.
 
     Args:
       experiment: the defaults.
@@ -146,6 +148,7 @@ def override(
     """
     import tyro
 
+    experiment = _at_depth(experiment, arguments)
     return tyro.cli(
         Experiment,
         prog=program,
@@ -153,23 +156,29 @@ def override(
         default=experiment,
         args=list(arguments),
         config=(tyro.conf.AvoidSubcommands,),
-        registry=_with_plans(experiment, arguments),
+        registry=_with_plans(experiment),
     )
 
 
-def _with_plans(experiment: Experiment, arguments: Sequence[str]) -> Any:
-    """Tyro's registry with one more kind of value: layer plans."""
-    from tyro import constructors
-
-    # A plan is of the depth that the same command line may ask for.
+def _at_depth(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """The experiment with as many layers as its options ask for, and a plan of them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options = ("--model.num_layers", "--model.num-layers")
     parser.add_argument(*options, dest="depth", nargs="?", default=None)
     asked = parser.parse_known_args(list(arguments))[0].depth or ""
-    depth = int(asked) if asked.isdecimal() else experiment.model.num_layers
+    if not asked.isdecimal() or not int(asked):
+        return experiment
+    model = dataclasses.replace(experiment.model, num_layers=int(asked))
+    plan = experiment.mod.at_depth(int(asked))
+    return dataclasses.replace(experiment, model=model, mod=plan)
+
+
+def _with_plans(experiment: Experiment) -> Any:
+    """Tyro's registry with one more kind of value: layer plans."""
+    from tyro import constructors
 
     def plan(words: list[str]) -> LayerPlan:
-        return plan_from(words[0], experiment.mod.tasks, depth)
+        return plan_from(words[0], experiment.mod.tasks, experiment.model.num_layers)
 
     registry = constructors.ConstructorRegistry()
 

@@ -79,11 +79,15 @@ def test_a_plan_is_a_file_or_the_name_of_a_function_and_its_ratios(tmp_path: Pat
     deeper = planned("--mod.plan=every_other:0.2", "--model.num-layers=8")
     assert deeper.plan == same_for(tasks, every_other(8, 0.2))
     assert planned("--mod.plan", "none").plan == ()
+    # Without a plan, the experiment's own at that depth.
+    assert planned("--model.num_layers=8").plan == same_for(tasks, last_half(8, 0.3))
     assert planned() == demo.mod
     file = tmp_path / "plan.json"
     own = (TaskPlan("text_only", (None, 0.5, 0.0, 1.0)),)
     write_plan(file, own, 4)
     assert planned("--mod.plan", str(file)).plan == own
+    with pytest.raises(SystemExit):
+        planned("--mod.plan", str(file), "--model.num_layers", "6")
 
 
 def test_the_flat_names_of_blocks_and_experts_are_options():
@@ -100,7 +104,7 @@ def test_the_flat_names_of_blocks_and_experts_are_options():
         ["--mod.plan", "last_third:0.4"],
         ["--mod.plan", "last_half:1.4"],
         ["--mod.plan", "nowhere.json"],
-        ["--model.num_layers", "6"],
+        ["--model.num_layers", "0"],
         ["--training.stepz", "7"],
         ["--training.steps", "many"],
         ["--training.steps", "0"],
