@@ -193,7 +193,8 @@ def override(
     """Applies options such as `--training.steps 20`.
 
     `--mod.plan` takes a file or the short form of a function (`mod.plan_from`), for the
-    tasks that the experiment routes.
+    tasks that the experiment routes; without it `--model.num_layers` brings the
+    experiment's own plan to that depth.
 
     Args:
       experiment: the defaults.
@@ -207,6 +208,7 @@ def override(
     import tyro
     from tyro import _errors as tyro_errors
 
+    experiment = _at_depth(experiment, arguments)
     options = options_of(experiment)
     # tyro would draw a box around its error; its hook hands over what is wrong.
     refuse = functools.partial(refuse_options, options, arguments)
@@ -219,7 +221,7 @@ def override(
             args=list(arguments),
             config=(tyro.conf.AvoidSubcommands,),
             use_underscores=True,
-            registry=_with_plans(experiment, arguments),
+            registry=_with_plans(experiment),
         )
     tasks = tuple(
         dataclasses.replace(task, **vars(getattr(given.tasks, task.name)))
@@ -228,19 +230,31 @@ def override(
     return dataclasses.replace(experiment, **vars(given) | {"tasks": tasks})
 
 
-def _with_plans(experiment: Experiment, arguments: Sequence[str]) -> Any:
-    """Tyro's registry with one more kind of value: layer plans."""
-    from tyro import constructors
-
-    # A plan is of the depth that the same command line may ask for.
+def _at_depth(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """The experiment with as many layers as its options ask for, and a plan of them."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     options = ("--model.num_layers", "--model.num-layers")
     parser.add_argument(*options, dest="depth", nargs="?", default=None)
     asked = parser.parse_known_args(list(arguments))[0].depth or ""
-    depth = int(asked) if asked.isdecimal() else experiment.model.num_layers
+    if not asked.isdecimal() or not int(asked):
+        return experiment
+    model = dataclasses.replace(experiment.model, num_layers=int(asked))
+    plan = experiment.mod.at_depth(int(asked))
+    return dataclasses.replace(experiment, model=model, mod=plan)
+
+
+def _with_plans(experiment: Experiment) -> Any:
+    """Tyro's registry with one more kind of value: layer plans."""
+    from tyro import constructors
 
     def plan(words: list[str]) -> LayerPlan:
-        return plan_from(words[0], experiment.mod.tasks, depth)
+        try:
+            return plan_from(
+                words[0], experiment.mod.tasks, experiment.model.num_layers
+            )
+        except ValueError as error:
+            # Its sentence says more than tyro's of a ValueError.
+            raise RunError(str(error)) from None
 
     registry = constructors.ConstructorRegistry()
 

@@ -13,7 +13,8 @@ from unimod_jax.evaluation import Sampler, TrainedRun, open_run, routing_maps
 from unimod_jax.evaluation.routing_maps import count_kept
 from unimod_jax.evaluation.sampler import in_batches
 from unimod_jax.layout import IMAGE, Document, SegmentSpec, Stream, TaskLayout
-from unimod_jax.models import RoutingReport
+from unimod_jax.models import LayerDesign, RoutingReport
+from unimod_jax.mot import UntyingMap
 from unimod_jax.training import RunError
 
 PROMPTS = ["a handwritten seven", "the digit 3", "the digit four"]
@@ -159,8 +160,9 @@ def test_a_damaged_checkpoint_is_passed_over(
 
 
 def test_layers_are_counted_over_all_runs_of_the_plan():
-    routed = mod.LayerSpec((mod.Route("drawing", 0.5),))
-    plan = (mod.LayerSpec(), routed, routed)
+    tied = UntyingMap.tied((IMAGE,))
+    routed = LayerDesign((mod.Route("drawing", 0.5),), tied)
+    designs = (LayerDesign((), tied), routed, routed)
     kept_LBT = np.array([[[True, False, True]] * 2, [[False, True, False]] * 2])
     layout = TaskLayout(
         "drawing", (SegmentSpec("image", IMAGE, 3),), (Stream.of(IMAGE),)
@@ -169,7 +171,7 @@ def test_layers_are_counted_over_all_runs_of_the_plan():
     kept = {(layer, "drawing"): np.zeros(3) for layer in range(3)}
     nothing = np.zeros(2, np.float32)
     report = RoutingReport(kept_LBT, auxiliary_loss=nothing, disagreement=nothing)
-    count_kept([{}, {"drawing": {"image": report}}], batch, 1, plan, kept)
+    count_kept([{}, {"drawing": {"image": report}}], batch, 1, designs, kept)
     np.testing.assert_array_equal(
         np.stack([*kept.values()]), [[0, 0, 0], [1, 0, 1], [0, 1, 0]]
     )

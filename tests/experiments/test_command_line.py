@@ -16,6 +16,7 @@ from experiments.command_line import (
 from experiments.compile_check import __main__ as compile_check
 from experiments.sweep import __main__ as sweep
 from unimod_jax.data import Vocabulary
+from unimod_jax.mod import TaskPlan, every_other, last_half, same_for, write_plan
 from unimod_jax.training import Assembly, Experiment, PeerLost, Preempted, RunError
 
 OWN_FILE = '''
@@ -81,6 +82,31 @@ def test_shares_and_weights_of_tasks_are_options_by_their_names():
         assert after.pieces == before.pieces
 
 
+def test_a_plan_is_a_file_or_the_name_of_a_function_and_its_ratios(tmp_path: Path):
+    demo = load_experiment("toy/demo")
+
+    def planned(*options: str):
+        return override(demo, options, "train").mod
+
+    tasks = demo.mod.tasks
+    named = planned("--mod.plan", "last_half:1:0.2:linear:4")
+    assert named == dataclasses.replace(
+        demo.mod, plan=same_for(tasks, last_half(4, 1.0, 0.2))
+    )
+    deeper = planned("--mod.plan=every_other:0.2", "--model.num-layers=8")
+    assert deeper.plan == same_for(tasks, every_other(8, 0.2))
+    assert planned("--mod.plan", "none").plan == ()
+    # Without a plan, the experiment's own at that depth.
+    assert planned("--model.num_layers=8").plan == same_for(tasks, last_half(8, 0.3))
+    assert planned() == demo.mod
+    file = tmp_path / "plan.json"
+    own = (TaskPlan("text_only", (None, 0.5, 0.0, 1.0)),)
+    write_plan(file, own, 4)
+    assert planned("--mod.plan", str(file)).plan == own
+    with pytest.raises(RunError, match="num_layers is 4, but the model has 6"):
+        planned("--mod.plan", str(file), "--model.num_layers", "6")
+
+
 @pytest.mark.parametrize("name", experiment_names())
 def test_without_options_an_experiment_stays_as_it_is(name: str):
     assert override(load_experiment(name), [], "train") == load_experiment(name)
@@ -105,6 +131,10 @@ def test_help_lists_the_options_of_each_task(capsys):
 
 
 FORM = "; give a value of the form "
+PLAN_FORMS = (
+    "give 'none', 'last_half:RATIO', 'every_other:RATIO' or '2+3:RATIO', with "
+    "':FINAL:SHAPE:LEVELS' behind it for a ramp, or a .json file"
+)
 WRONG_OPTIONS = {
     "--training.stepz 7": (
         "there is no option --training.stepz; did you mean --training.steps?"
@@ -114,9 +144,14 @@ WRONG_OPTIONS = {
         "--mesh is a group of options; name one of them, such as --mesh.data."
     ),
     "--training.steps many": f"--training.steps is 'many'{FORM}INT.",
-    "--mod.keep_ratio=x": f"--mod.keep-ratio is 'x'{FORM}FLOAT.",
-    "--mod.routed-layers x y": (
-        f"--mod.routed-layers is 'x y'{FORM}{{[INT [INT ...]]}}|STR."
+    "--mod.plan last_third:0.4": f"plan 'last_third:0.4' is not known; {PLAN_FORMS}.",
+    "--mod.plan last_half:1.4": (
+        "layer 2 of task 'text_to_image': keep_ratio is 1.4, but a routed layer keeps "
+        "a share of its tokens; choose a number in [0, 1], or leave the layer dense."
+    ),
+    "--mod.plan nowhere.json": (
+        "the plan nowhere.json cannot be read (No such file or directory); "
+        f"{PLAN_FORMS}."
     ),
     "--training.steps": f"--training.steps has no value{FORM}INT.",
     "--training.schedule up": (

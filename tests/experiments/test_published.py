@@ -141,7 +141,7 @@ def test_the_tiny_form_keeps_everything_but_sizes(name: str):
     )
     assert bool(tiny.data.image_line) == bool(full.data.image_line)
     assert set(Assembly(tiny).layouts) == set(Assembly(full).layouts)
-    assert tiny.mod == full.mod
+    assert tiny.mod == full.mod.at_depth(tiny.model.num_layers)
     assert tiny.objective == dataclasses.replace(
         full.objective,
         # Pixels have bounds, which latents have not.

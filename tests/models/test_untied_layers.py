@@ -112,7 +112,7 @@ def test_equal_towers_are_the_dense_model(choice):
     spec = spec_of(choice)
     params, expected = dense()
     fresh = random_variables(spec, {"interleaved": group_of(spec)}, seed=9)["params"]
-    equal = warm_start(params, DENSE, fresh, spec)
+    equal = warm_start(params, DENSE.designs, fresh, spec.designs)
     np.testing.assert_allclose(logits_of(spec, equal), expected, rtol=1e-5, atol=2e-5)
 
 
