@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 
 from tests.training.test_resume import final_arrays
-from tests.training.tiny_experiment import tiny_experiment, with_mesh
+from tests.training.tiny_experiment import tasks_of, tiny_experiment, with_mesh
 from unimod_jax.data import DataError, TextTokenizer, empty_rows, open_split
 from unimod_jax.models import UnifiedModel
 from unimod_jax.objectives import ImageDiffusion, MaskedImage, NextToken, total_loss
@@ -34,20 +34,20 @@ def two_tasks(data_directory: Path, objective, batch_size: int = 8) -> Experimen
     return dataclasses.replace(
         tiny,
         data=dataclasses.replace(tiny.data, batch_size=batch_size),
-        task_shares=dataclasses.replace(tiny.task_shares, image_to_text=1),
+        tasks=tasks_of(objective, text_to_image=1, image_to_text=1),
     )
 
 
 def tokenizer_of(experiment: Experiment) -> TextTokenizer:
     records = open_split(experiment.data, "train")[:200]
-    captions = [caption for record in records for caption in record.captions]
-    return TextTokenizer.train(captions, Assembly(experiment).vocabulary)
+    texts = [text for record in records for text in record.texts]
+    return TextTokenizer.train(texts, Assembly(experiment).vocabulary)
 
 
 def parameters_of(experiment: Experiment) -> dict:
     """Fresh variables on the host, so that they fit any mesh."""
     assembly = Assembly(experiment)
-    batch = empty_rows(assembly.layouts, experiment.data, assembly.vocabulary)
+    batch = empty_rows(assembly.layouts, experiment.data)
     variables = UnifiedModel(assembly.spec).init(jax.random.key(1), batch)
     return jax.device_get(nn.unbox(variables))
 
@@ -87,7 +87,9 @@ def test_it_is_the_loss_of_all_rows_at_once(data_directory: Path, objective):
     def losses(variables, batch):
         seen, noise = objective.corrupt(batch, jax.random.key(0))
         outputs, _ = UnifiedModel(assembly.spec).apply(variables, seen)
-        total, parts = total_loss(objective, seen, noise, outputs)
+        total, parts = total_loss(
+            objective, seen, noise, outputs, assembly.task_weights
+        )
         return {"loss": total} | parts
 
     expected, found = losses(variables, batch), measure(experiment, variables)
