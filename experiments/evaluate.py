@@ -1,7 +1,8 @@
 """Evaluates a run: `python -m experiments.evaluate RUN`.
 
-Captions held-out images, draws others, times a training step beside its dense twin's,
-and writes summary.json and report.html into the run directory.
+Has every task write its part of held-out records, which the data set's judge grades,
+times a training step beside its dense twin's, and writes summary.json and report.html
+into the run directory.
 """
 
 import argparse
@@ -15,6 +16,13 @@ from experiments.command_line import (
     show_log,
 )
 
+HEADLINES = (
+    *("caption_accuracy", "generation_accuracy", "transcription_accuracy"),
+    *("flops_ratio", "step_time_ratio", "realised_saving", "train_seconds"),
+)
+_EACH = ("accuracy", "judge_accuracy")
+"""Numbers of each written piece, and of each part that is judged."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command; the last line printed is the path of what it wrote."""
@@ -23,10 +31,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="a run directory")
     parser.add_argument(
-        "--images", type=_count, default=200, help="images to draw (default: 200)"
+        "--images",
+        type=_count,
+        default=200,
+        help="images to draw for each task that does (default: 200)",
     )
     parser.add_argument(
-        "--captions", type=_count, help="held-out images to caption (default: all)"
+        "--rows",
+        type=_count,
+        help="held-out records whose texts and utterances to write (default: all)",
     )
     parser.add_argument(
         "--twin-seconds",
@@ -40,16 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     show_log()
     with one_sentence_errors():
-        from unimod_jax.evaluation import evaluate
+        from unimod_jax.evaluation import Limits, evaluate
         from unimod_jax.training import RunDirectory
 
-        summary = evaluate(
-            options.run,
-            captions_limit=options.captions,
-            images=options.images,
-            report=not options.no_report,
-            twin_seconds=options.twin_seconds,
-        )
+        limits = Limits(options.rows, options.images, options.twin_seconds)
+        summary = evaluate(options.run, limits, report=not options.no_report)
         print("\n".join(summary_lines(summary)))
         run = RunDirectory(options.run)
         print(run.summary if options.no_report else run.report)
@@ -57,14 +65,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """The headline numbers, one a line."""
-    names = (
-        *("caption_accuracy", "generation_accuracy", "transcription_accuracy"),
-        "classifier_accuracy",
-        *("flops_ratio", "step_time_ratio", "realised_saving", "train_seconds"),
-    )
+    numbers = {name: summary[name] for name in HEADLINES}
+    numbers |= {f"{name} of {x}": y for name in _EACH for x, y in summary[name].items()}
+    width = max(map(len, numbers))
     lines = [
-        f"{name:<24} {'-' if summary[name] is None else format(summary[name], '.3f')}"
-        for name in names
+        f"{name:<{width}} {'-' if value is None else format(value, '.3f')}"
+        for name, value in numbers.items()
     ]
     return lines + [f"note: {note}" for note in summary["notes"]]
 

@@ -12,7 +12,7 @@ def options_by_name(words: Sequence[str]) -> dict[str, str]:
     """Option -> its words, of a command line; of one given twice the last counts.
 
     Names have no dashes in front and underscores inside: "--mod.keep-ratio" is
-    "mod.keep_ratio". Words before the first option are those of "".
+    "mod.plan". Words before the first option are those of "".
     """
     found: dict[str, str] = {}
     name = ""

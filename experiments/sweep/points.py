@@ -31,7 +31,7 @@ class Point(NamedTuple):
     values: Mapping[str, str]
 
     def options(self, *without: str) -> list[str]:
-        """The point on a command line, such as ["--mod.keep_ratio", "0.2"]."""
+        """The point on a command line, such as ["--mod.plan", "last_half:0.2"]."""
         values = {k: value for k, value in self.values.items() if k not in without}
         return [x for k, value in values.items() for x in (f"--{k}", *_words(value))]
 
@@ -52,7 +52,7 @@ def parse_axes(
         if not (name and values and all(values) and between == "," * (len(values) - 1)):
             raise RunError(
                 f"--vary {text!r} is not an axis; write NAME=VALUE,VALUE,... with no "
-                "empty value, such as mod.keep_ratio=0.2,0.4,0.8."
+                "empty value, such as data.batch_size=32,64."
             )
         if name in axes or name in options_by_name(fixed):
             raise RunError(f"--{name} is given twice; put all values in one --vary.")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.models.tiny_model import routed_in
 from unimod_jax.data import DataConfig, SplitRecords, open_split
-from unimod_jax.evaluation import Sampler, TrainedRun, evaluate, open_run
+from unimod_jax.evaluation import Limits, Sampler, TrainedRun, evaluate, open_run
 from unimod_jax.generation import SamplingConfig
 from unimod_jax.layout import masked_image_tasks, shared
 from unimod_jax.models import ModelConfig
@@ -63,6 +63,6 @@ def held_out(trained: TrainedRun) -> SplitRecords:
 
 @pytest.fixture(scope="session")
 def summary(run_path: Path) -> dict[str, Any]:
-    returned = evaluate(run_path, captions_limit=20, images=20, twin_seconds=0.0)
+    returned = evaluate(run_path, Limits(rows=20, images=20, twin_seconds=0.0))
     assert returned == json.loads((run_path / "summary.json").read_text())
     return returned

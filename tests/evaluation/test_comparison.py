@@ -90,12 +90,13 @@ def test_a_summary_lends_its_accuracies_and_other_rows_are_noted(tmp_path: Path)
     one, other = write_run(tmp_path / "one"), write_run(tmp_path / "other")
     RunDirectory(other).summary.write_text('{"caption_accuracy": 0.75}')
     config = RunDirectory(other).config
-    config.write_text(config.read_text().replace('"question": ""', '"question": "?"'))
+    text = config.read_text().replace('"caption_tokens": 9', '"caption_tokens": 8')
+    config.write_text(text.replace('"default": ""', '"default": "?"'))
     found = compared(tmp_path, one, other)
     assert found["runs"][1]["caption_accuracy"] == 0.75
     assert found["notes"] == [
-        "other and one differ in data.question: their held-out losses are of other "
-        "rows."
+        "other and one differ in data.caption_tokens, tasks.image_to_text, "
+        "tasks.text_only, tasks.text_to_image: their held-out losses are of other rows."
     ]
 
 

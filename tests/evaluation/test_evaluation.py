@@ -9,33 +9,30 @@ import pytest
 
 from experiments.evaluate import summary_lines
 from experiments.sample import main as sample
-from unimod_jax.data import DataConfig, SplitRecords, open_split
-from unimod_jax.data.handwritten_digits.wordings import digit_in_caption
+from unimod_jax.data import SplitRecords
 from unimod_jax.evaluation import (
-    DigitClassifier,
     Sampler,
     TrainedRun,
     image_grid,
     realised_saving,
 )
-from unimod_jax.evaluation.accuracy import Judged, digit_prompts
 from unimod_jax.evaluation.pictures import png_bytes
 from unimod_jax.evaluation.summary import train_seconds
 from unimod_jax.training.metric_writer import read_metrics
 
 HEADLINES = (
-    *("caption_accuracy", "generation_accuracy", "classifier_accuracy"),
+    *("caption_accuracy", "generation_accuracy"),
     *("flops_ratio", "step_time_ratio", "train_seconds"),
 )
 
 
 def test_the_summary_has_every_headline(summary: dict[str, Any]):
     assert all(np.isfinite(summary[name]) for name in HEADLINES)
-    assert summary["captions"] == summary["drawings"] == 20
     assert summary["dense_twin"]["steps"] >= 9
     assert summary["notes"] == []
-    # Also the realised saving, and transcription, which this run cannot do.
-    assert len(summary_lines(summary)) == len(HEADLINES) + 2
+    # Also the realised saving, and transcription, which this run cannot do; two pieces
+    # and two parts of the records that are judged.
+    assert len(summary_lines(summary)) == len(HEADLINES) + 2 + 4
 
 
 def test_evaluation_measures_the_held_out_losses_that_training_wrote(
@@ -75,31 +72,26 @@ def test_train_seconds_weigh_rows_by_their_steps(trained: TrainedRun, tmp_path: 
     assert train_seconds(run) == pytest.approx(14.0)
 
 
-def test_the_judge_is_right_on_real_scans(trained: TrainedRun, held_out: SplitRecords):
-    data: DataConfig = trained.experiment.data
-    judge = DigitClassifier.fit(open_split(data, data.train_split))
-    assert judge.held_out_accuracy(held_out) >= 0.97
-
-
-def test_accuracy_counts_texts_that_name_no_digit_as_wrong():
-    images = np.zeros((4, 8, 8, 1), np.uint8)
-    judged = Judged(images, [""] * 4, np.array([3, 3, 5, 7]), np.array([3, -1, 5, 1]))
-    assert judged.accuracy == 0.5
-    assert judged.per_digit() == {"3": 0.5, "5": 1.0, "7": 0.0}
-
-
-def test_prompts_ask_for_all_digits_equally_often(held_out: SplitRecords):
-    prompts = digit_prompts(held_out[:], 60)
-    asked = [digit_in_caption(prompt) for prompt in prompts]
-    assert all(asked.count(digit) == 6 for digit in range(10))
-    assert len(set(prompts)) == 60
+def test_each_task_is_written_and_judged(summary: dict[str, Any]):
+    names = {"text_to_image/image", "image_to_text/caption"}
+    for key in ("accuracy", "rows_written", "accuracy_per_wanted"):
+        assert set(summary[key]) == names
+    assert set(summary["rows_written"].values()) == {20}
+    assert summary["caption_accuracy"] == summary["accuracy"]["image_to_text/caption"]
+    assert summary["generation_accuracy"] == summary["accuracy"]["text_to_image/image"]
+    # Twenty drawings ask for all digits equally often.
+    assert set(summary["accuracy_per_wanted"]["text_to_image/image"]) == set(
+        "0123456789"
+    )
+    assert summary["judge_accuracy"]["text"] == 1.0
+    assert summary["judge_accuracy"]["image"] >= 0.97
 
 
 def test_the_report_is_one_file_with_everything_in_it(
     summary: dict[str, Any], run_path: Path
 ):
     page = (run_path / "report.html").read_text()
-    for section in ("losses", "drawings", "captions", "routing", "cost"):
+    for section in ("losses", "drawings", "texts", "routing", "cost"):
         assert f'<section id="{section}">' in page
     assert '<section id="configuration">' in page
     links = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"')\s>]*)", page)
@@ -161,7 +153,9 @@ def test_sample_draws_captions_by_chance_from_the_seed(
     scan.write_bytes(png_bytes(held_out[0].images[0].pixels))
     seeds = []
     monkeypatch.setattr(
-        Sampler, "caption", lambda _, images, asked, seed: seeds.append(seed) or []
+        Sampler,
+        "caption",
+        lambda _, images, asked, seed, task: seeds.append(seed) or [],
     )
     sample([str(run_path), "--image", str(scan), "--seed", "7"])
     assert seeds == [7]

@@ -119,9 +119,7 @@ def test_batches_are_full_and_know_how_many_items_are_real():
 def test_routing_maps_are_shares_that_add_up_to_the_capacity(
     trained: TrainedRun, held_out: SplitRecords
 ):
-    images = [record.images[0].pixels for record in held_out[:6]]
-    captions = [record.texts[0] for record in held_out[:6]]
-    maps = routing_maps(trained, images, captions, batch_size=4)
+    maps = routing_maps(trained, held_out[:6], batch_size=4)
     assert [(m.layer, m.task) for m in maps] == [
         (layer, task) for layer in (0, 1) for task in ("image_to_text", "text_to_image")
     ]
@@ -135,7 +133,7 @@ def test_routing_maps_are_shares_that_add_up_to_the_capacity(
 
 
 def test_a_prompt_that_is_too_long_is_refused(sampler: Sampler):
-    with pytest.raises(DataError, match=r"the prompt .* 9 slots; shorten it"):
+    with pytest.raises(DataError, match=r"the 'prompt' segment .* 9 slots; shorten it"):
         sampler.draw(["seven " * 20], seed=0)
 
 

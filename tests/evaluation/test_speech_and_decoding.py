@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.models.tiny_model import routed_in
-from unimod_jax.data import DataConfig, open_split
+from unimod_jax.data import DataConfig, open_judge, open_split
+from unimod_jax.data.handwritten_digits.wordings import DIGIT_WORDS
 from unimod_jax.evaluation import TrainedRun, open_run
 from unimod_jax.evaluation.decoding_costs import measure_decoding
-from unimod_jax.evaluation.transcription import transcribe, transcription_accuracy
+from unimod_jax.evaluation.transcription import judged_transcription, transcribe
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, interleaved_task
 from unimod_jax.models import ModelConfig
 from unimod_jax.objectives import NextToken
@@ -57,15 +58,19 @@ def records(spoken: TrainedRun):
 
 
 def test_every_utterance_is_followed_by_a_text(spoken, records):
-    texts = transcribe(
-        spoken, [record.part("speech").units for record in records], batch_size=5
-    )
+    layout = spoken.assembly.layouts["interleaved"]
+    utterances = [record.part("speech").units for record in records]
+    texts = transcribe(spoken, layout, utterances, batch_size=5)
     assert len(texts) == len(records)
-    assert transcribe(spoken, [records[7].part("speech").units], batch_size=5) == [
-        texts[7]
-    ]
-    accuracy = transcription_accuracy(spoken, records)
-    assert accuracy is not None and 0.0 <= accuracy <= 1.0
+    assert transcribe(spoken, layout, [utterances[7]], batch_size=5) == [texts[7]]
+    judge = open_judge(spoken.experiment.data)
+    (piece,) = judged_transcription(spoken, layout, records, judge)
+    assert piece.kind == "transcription" and piece.written == texts
+    labels = [str(record.attributes["label"]) for record in records]
+    assert [verdict.wanted for verdict in piece.verdicts] == labels
+    said = ["the digit " + DIGIT_WORDS[int(label)] for label in labels]
+    verdicts = [judge(r, r.part("text"), x) for r, x in zip(records, said, strict=True)]
+    assert all(verdict.right for verdict in verdicts)
 
 
 def test_a_run_that_looks_ahead_transcribes_nothing(spoken, records):
@@ -73,7 +78,8 @@ def test_a_run_that_looks_ahead_transcribes_nothing(spoken, records):
     experiment = dataclasses.replace(spoken.experiment, mod=leaking)
     assembly = dataclasses.replace(spoken.assembly, experiment=experiment)
     other = dataclasses.replace(spoken, experiment=experiment, assembly=assembly)
-    assert transcription_accuracy(other, records) is None
+    layout = spoken.assembly.layouts["interleaved"]
+    assert judged_transcription(other, layout, records, None) == []
 
 
 def test_decoding_caches_half_and_the_gap_between_the_rules_is_a_share(spoken, records):

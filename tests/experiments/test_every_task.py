@@ -152,10 +152,13 @@ def test_rows_go_on_where_they_were_stopped_in_any_number_of_shares(label, direc
     _assert_equal(next(resumed), wanted[2])
     shares = [batches(process_index=n, process_count=2) for n in range(2)]
     halves = [next(share) for share in shares]
-    together = jax.tree.map(
-        lambda *parts: np.stack(parts, axis=1).reshape(-1, *parts[0].shape[1:]), *halves
-    )
-    _assert_equal(together, wanted[0])
+    _assert_equal(jax.tree.map(_in_turns, *halves), wanted[0])
+
+
+def _in_turns(*parts: np.ndarray) -> np.ndarray:
+    """The rows of two processes, one of each after another."""
+    count = sum(map(len, parts))
+    return np.stack(parts, axis=1).reshape(count, *parts[0].shape[1:])
 
 
 def _assert_equal(one, other):

@@ -7,7 +7,7 @@ import pytest
 from experiments.checkpoint_tour.tiny_release import write_release
 from experiments.command_line import load_experiment
 from experiments.train import main as train
-from unimod_jax.evaluation import evaluate, open_run
+from unimod_jax.evaluation import Limits, evaluate, open_run
 from unimod_jax.models.config import DENSE
 from unimod_jax.released_models import FAMILIES, WarmStart, convert_model
 from unimod_jax.training import Assembly, RunDirectory, RunError, StartingPoint
@@ -71,7 +71,7 @@ def test_a_run_goes_on_from_the_weights_it_starts_from(converted, trained):
 def test_a_tuned_run_is_evaluated(trained):
     """Tiny random weights draw and describe nonsense, but all that is measured."""
     summary = evaluate(
-        trained, captions_limit=2, images=2, report=False, twin_seconds=0.1
+        trained, Limits(rows=2, images=2, twin_seconds=0.1), report=False
     )
     assert 0 <= summary["caption_accuracy"] <= 1
     assert 0 <= summary["generation_accuracy"] <= 1

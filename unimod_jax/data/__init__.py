@@ -5,9 +5,9 @@ features of a data set), `tfds_source` (where records come from), `handwritten_d
 (the built-in ones), `vocabulary`, `text_tokenizer`, `image_codec`, `image_codes`,
 `stored_codes`, `documents` (what a task makes of a record), `row_templates`,
 `interleaving`, `packing_plan` and `packed_rows` (documents of any length into rows),
-`mixture` (batches), `example_rows`; `released` has the tables and tokenizers of
-published models. Depends on `unimod_jax.layout` alone; TFDS, Grain and the other heavy
-libraries are imported when they are first used.
+`mixture` (batches), `example_rows`, `judge` (of what models write); `released` has the
+tables and tokenizers of published models. Depends on `unimod_jax.layout` alone; TFDS,
+Grain and the other heavy libraries are imported when they are first used.
 """
 
 from unimod_jax.data.config import OWN_RECORDS, DataConfig
@@ -47,6 +47,7 @@ from unimod_jax.data.interleaving import (
     interleave,
     part_lengths,
 )
+from unimod_jax.data.judge import Judge, Verdict, Written, open_judge
 from unimod_jax.data.mixture import skip_batches, training_batches
 from unimod_jax.data.packed_rows import PackedRows
 from unimod_jax.data.packing_plan import Filling, PackingPlan, plan_rows
@@ -79,6 +80,7 @@ __all__ = [
     "Held",
     "Image",
     "ImageCodec",
+    "Judge",
     "LearnedCodec",
     "LearnedLatents",
     "PackedRows",
@@ -94,7 +96,9 @@ __all__ = [
     "Text",
     "TextTokenizer",
     "Value",
+    "Verdict",
     "Vocabulary",
+    "Written",
     "codes_folder",
     "codes_to_pixels",
     "describe",
@@ -109,6 +113,7 @@ __all__ = [
     "interleave",
     "load_png",
     "make_parts",
+    "open_judge",
     "open_picture",
     "open_split",
     "part_lengths",

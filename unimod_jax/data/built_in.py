@@ -24,6 +24,11 @@ BUILT_IN: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 """Name -> from `data.directory` to what its builder is given."""
 
+JUDGES = {
+    handwritten_digits.DATA_SET: "unimod_jax.data.handwritten_digits.judge:DigitJudge"
+}
+"""Name -> what makes the judge that the data set brings; see `data.judge`."""
+
 
 def builder_class(name: str) -> Any:
     """The TFDS builder of a built-in data set; imports TFDS."""

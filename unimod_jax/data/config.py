@@ -24,6 +24,8 @@ class DataConfig:
       parts: the features that are parts of a record, in reading order, each as NAME or
         NAME=FEATURE; see `record_reader`.
       attributes: features with whole numbers or texts that only judges read.
+      judge: what makes the judge of what a run writes, MODULE:NAME or FILE.py:NAME;
+        "" for the one that a built-in data set brings. See `judge`.
       train_split: the split to train on; TFDS slices such as "train[:90%]" work.
       test_split: the split to evaluate on.
       image_size: height and width of the model's images, in pixels.
@@ -55,6 +57,7 @@ class DataConfig:
     codes_directory: str = ""
     parts: tuple[str, ...] = ("image", "text=captions")
     attributes: tuple[str, ...] = ("label",)
+    judge: str = ""
     train_split: str = "train"
     test_split: str = "test"
     image_size: int = 8

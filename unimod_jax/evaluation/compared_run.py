@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unimod_jax.evaluation.judged_rows import KINDS
 from unimod_jax.evaluation.step_matching import Curve
 from unimod_jax.models.accounting import training_flops
 from unimod_jax.training import Assembly, Experiment, RunDirectory, RunError
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 AXES = ("steps", "flops", "seconds")
 """What a run can be measured in."""
 
-ACCURACIES = ("caption_accuracy", "generation_accuracy", "transcription_accuracy")
+ACCURACIES = tuple(f"{kind}_accuracy" for kind in KINDS)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,13 +14,14 @@ from unimod_jax.evaluation.compared_run import ACCURACIES, AXES, ComparedRun
 from unimod_jax.evaluation.figures import run_chart, run_color
 from unimod_jax.evaluation.pages import render_page
 from unimod_jax.evaluation.step_matching import match
+from unimod_jax.layout import Task
 from unimod_jax.training import RunError
 from unimod_jax.training.run_directory import write_atomically
 
 TEMPLATE = "comparison.html.jinja"
 
 _MAY_DIFFER = {"batch_size", "seed", "directory", "codes_directory", "train_split"}
-_MAY_DIFFER |= {"prompt_dropout"}
+_MAY_DIFFER |= {"prompt_dropout", "judge"}
 """Options of the data that leave the held-out rows as they are."""
 
 
@@ -174,6 +175,9 @@ def _differences(one: ComparedRun, other: ComparedRun) -> list[str]:
         for name, value in data[0].items()
         if name not in _MAY_DIFFER and value != data[1][name]
     ]
+    tasks = [_rows_of(run) for run in (one, other)]
+    both = tasks[0].keys() & tasks[1].keys()
+    differing += sorted(f"tasks.{n}" for n in both if tasks[0][n] != tasks[1][n])
     rows = [run.experiment.training.held_out_rows for run in (one, other)]
     if rows[0] != rows[1]:
         differing.append("training.held_out_rows")
@@ -186,6 +190,12 @@ def _differences(one: ComparedRun, other: ComparedRun) -> list[str]:
         if texts[0] != texts[1]:
             differing.append("tokenizer.json")
     return differing
+
+
+def _rows_of(run: ComparedRun) -> dict[str, Task]:
+    """Task -> what its rows are, whatever their share and weight, if it is trained."""
+    tasks = (task for task in run.experiment.tasks if task.share)
+    return {t.name: dataclasses.replace(t, share=1, loss_weight=1.0) for t in tasks}
 
 
 def _chart(runs: Sequence[ComparedRun], loss: str, axis: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from unimod_jax.evaluation.measurement import measure
+from unimod_jax.evaluation.measurement import USUAL, Limits, measure
 from unimod_jax.evaluation.report import write_report
 from unimod_jax.evaluation.summary import summarize
 from unimod_jax.evaluation.trained_run import open_run
@@ -17,20 +17,16 @@ from unimod_jax.training.run_directory import write_atomically
 
 def evaluate(
     run_path: str | os.PathLike[str],
+    limits: Limits = USUAL,
     *,
-    captions_limit: int | None = None,
-    images: int = 200,
     report: bool = True,
-    twin_seconds: float = 25.0,
 ) -> dict[str, Any]:
     """Evaluates a run and writes summary.json, and report.html if asked.
 
     Args:
       run_path: a run directory with a checkpoint.
-      captions_limit: how many held-out images to caption; None for all.
-      images: how many images to draw.
+      limits: how much to measure.
       report: whether to write report.html.
-      twin_seconds: how long to take training steps beside the dense twin.
 
     Returns:
       The summary.
@@ -39,7 +35,7 @@ def evaluate(
       RunError, DataError: one sentence each.
     """
     trained = open_run(run_path)
-    evaluation = measure(trained, captions_limit, images, twin_seconds)
+    evaluation = measure(trained, limits)
     summary = summarize(evaluation)
     write_atomically(trained.run.summary, json.dumps(summary, indent=2) + "\n")
     if report:

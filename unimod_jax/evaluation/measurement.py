@@ -4,16 +4,9 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from unimod_jax.data import Record, open_split, prepare
-from unimod_jax.evaluation.accuracy import (
-    Judged,
-    caption_prompts,
-    digit_prompts,
-    judge_captions,
-    judge_drawings,
-    names_digits,
-)
+from unimod_jax.data import Judge, Record, open_judge, open_split, prepare
 from unimod_jax.evaluation.decoding_costs import (
     ROWS_PER_TASK,
     DecodingCosts,
@@ -23,21 +16,44 @@ from unimod_jax.evaluation.dense_twin import (
     DenseTwinComparison,
     compare_with_dense_twin,
 )
-from unimod_jax.evaluation.digit_classifier import DigitClassifier
+from unimod_jax.evaluation.judged_rows import (
+    JudgedPiece,
+    evenly_wanted,
+    judge_accuracy,
+    write_rows,
+)
 from unimod_jax.evaluation.routing_maps import RoutingMap, routing_maps
 from unimod_jax.evaluation.sampler import Sampler
 from unimod_jax.evaluation.trained_run import TrainedRun
-from unimod_jax.evaluation.transcription import transcription_accuracy
+from unimod_jax.evaluation.transcription import judged_transcription
 from unimod_jax.generation import why_not_token_by_token
-from unimod_jax.layout import IMAGE, TEXT
+from unimod_jax.layout import IMAGE, InterleavedLayout, SegmentSpec, TaskLayout
 from unimod_jax.objectives import ImageDiffusion, MaskedImage
 from unimod_jax.parallel import MeshConfig
-from unimod_jax.training import Assembly, RunError
+from unimod_jax.training import Assembly
 from unimod_jax.training.held_out import RECORDS_PER_ROW, HeldOutLoss
 from unimod_jax.training.learned_codec import coded
 
 SEED = 0
-"""Of drawings and of the noise in routing maps."""
+"""Of what is written and of the noise in routing maps."""
+
+
+class Limits(NamedTuple):
+    """How much is measured.
+
+    Attributes:
+      rows: held-out records whose texts and utterances are written; None for all.
+      images: images to draw for each task that does.
+      twin_seconds: how long to take training steps beside the dense twin.
+    """
+
+    rows: int | None = None
+    images: int = 200
+    twin_seconds: float = 25.0
+
+
+USUAL = Limits()
+"""What `experiments.evaluate` measures without options."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,15 +63,12 @@ class Evaluation:
     Attributes:
       trained: the run.
       held_out: its losses on held-out rows, as `HeldOutLoss` names them.
-      captions: held-out scans with generated captions; None if it cannot caption.
-      drawings: prompts with generated images; None if it cannot draw.
-      transcription_accuracy: of captions written after held-out utterances; None for a
-        run without speech.
+      pieces: what it wrote for held-out records, and whether that is right.
       maps: what routed layers keep.
       decoding: its caches, and the gap between its rules of choice.
       twin: its training step beside the dense twin's.
-      classifier_accuracy: of the judge of drawings, on real held-out scans; None for a
-        data set without digits.
+      judge_accuracy: part of the held-out records -> share of the real ones that the
+        judge says are right; empty for a data set that brings no judge.
       records: the held-out records.
       notes: sentences on what could not be measured.
       seconds: part -> how long measuring it took.
@@ -63,66 +76,48 @@ class Evaluation:
 
     trained: TrainedRun
     held_out: dict[str, float]
-    captions: Judged | None
-    drawings: Judged | None
-    transcription_accuracy: float | None
+    pieces: list[JudgedPiece]
     maps: list[RoutingMap]
     decoding: DecodingCosts
     twin: DenseTwinComparison
-    classifier_accuracy: float | None
+    judge_accuracy: dict[str, float]
     records: Sequence[Record]
     notes: list[str]
     seconds: dict[str, float]
 
 
-def measure(
-    trained: TrainedRun, captions_limit: int | None, images: int, twin_seconds: float
-) -> Evaluation:
+def measure(trained: TrainedRun, limits: Limits) -> Evaluation:
     """Takes all measurements of an opened run; writes nothing."""
     data = trained.experiment.data
     prepare(data)
     train_records = open_split(data, data.train_split)
     records = open_split(data, data.test_split)[:]
-    shown = records[:captions_limit]
-    sampler = Sampler(trained)
-    has_digits = names_digits(records)
-    notes = [] if has_digits else [_NO_DIGITS]
     seconds: dict[str, float] = {}
-    with _clock(seconds, "classifier"):
-        judge = DigitClassifier.fit(train_records) if has_digits else None
-        own_accuracy = judge.held_out_accuracy(records) if judge else None
+    with _clock(seconds, "judge"):
+        judge = open_judge(data)
+        own_accuracy = judge_accuracy(judge, records) if judge else {}
     with _clock(seconds, "held_out"):
         held_out = _held_out(trained, records)
-    captions = drawings = None
-    refusals = {written: _why_not(trained, written) for written in _GENERATED}
-    notes += dict.fromkeys(filter(None, refusals.values()))
-    with _clock(seconds, "captions"):
-        if not refusals[TEXT]:
-            captions = judge_captions(sampler, shown, has_digits)
-    with _clock(seconds, "drawings"):
-        if not refusals[IMAGE]:
-            make_prompts = digit_prompts if has_digits else caption_prompts
-            prompts = make_prompts(records, images)
-            drawings = judge_drawings(sampler, prompts, judge, SEED)
-    with _clock(seconds, "transcription"):
-        transcribed = transcription_accuracy(trained, records)
+    with _clock(seconds, "rows"):
+        pieces, notes = _write(trained, records, judge, limits)
     with _clock(seconds, "routing_maps"):
-        maps = routing_maps(trained, coded(shown, trained.codec, data), seed=SEED)
+        shown = coded(records[: limits.rows], trained.codec, data)
+        maps = routing_maps(trained, shown, seed=SEED)
     with _clock(seconds, "decoding"):
         firsts = records[: ROWS_PER_TASK * RECORDS_PER_ROW]
         decoding = measure_decoding(trained, coded(firsts, trained.codec, data))
     with _clock(seconds, "dense_twin"):
         firsts = train_records[: data.batch_size * RECORDS_PER_ROW]
         firsts = coded(firsts, trained.codec, data)
-        twin = compare_with_dense_twin(trained, firsts, seconds=twin_seconds)
+        twin = compare_with_dense_twin(trained, firsts, seconds=limits.twin_seconds)
+    if judge is None:
+        notes.append(_NO_JUDGE)
     if twin.realised_saving is None:
         notes.append("No layer is routed, so no FLOPs are saved.")
     return Evaluation(
         trained,
         held_out,
-        captions,
-        drawings,
-        transcribed,
+        pieces,
         maps,
         decoding,
         twin,
@@ -131,6 +126,33 @@ def measure(
         notes,
         seconds,
     )
+
+
+def _write(
+    trained: TrainedRun,
+    records: Sequence[Record],
+    judge: Judge | None,
+    limits: Limits,
+) -> tuple[list[JudgedPiece], list[str]]:
+    """What every task writes, and a sentence on each that cannot."""
+    sampler, pieces, notes = Sampler(trained), list[JudgedPiece](), dict[str, None]()
+    for layout in trained.assembly.layouts.values():
+        if isinstance(layout, InterleavedLayout):
+            pieces += judged_transcription(trained, layout, records, judge)
+            continue
+        assert isinstance(layout, TaskLayout)
+        written = [segment for segment in layout.segments if segment.written]
+        given = [s for s in layout.segments if s.part and not s.written]
+        if not written or not given:
+            continue
+        if reason := _why_not(trained, layout, written):
+            notes[reason] = None
+            continue
+        shown = records[: limits.rows]
+        if any(segment.modality == IMAGE for segment in written):
+            shown = evenly_wanted(records, layout, judge, limits.images)
+        pieces += write_rows(sampler, layout, shown, judge, SEED)
+    return pieces, list(notes)
 
 
 def _held_out(trained: TrainedRun, records: Sequence[Record]) -> dict[str, float]:
@@ -142,25 +164,19 @@ def _held_out(trained: TrainedRun, records: Sequence[Record]) -> dict[str, float
     return measured(trained.variables)
 
 
-_GENERATED = {TEXT: "caption images", IMAGE: "draw images"}
-
-
-def _why_not(trained: TrainedRun, written: str) -> str:
-    """A sentence on why a run cannot write a modality; "" if it can."""
-    given = IMAGE if written == TEXT else TEXT
-    try:
-        layout = trained.layout_writing(written, {given})
-    except RunError:
-        return f"The run was not trained to {_GENERATED[written]}."
+def _why_not(
+    trained: TrainedRun, layout: TaskLayout, written: Sequence[SegmentSpec]
+) -> str:
+    """A sentence on why a run cannot write the pieces of a task; "" if it can."""
     whole_rows = isinstance(trained.experiment.objective, MaskedImage | ImageDiffusion)
-    if written == IMAGE and whole_rows:
+    if whole_rows and all(segment.modality == IMAGE for segment in written):
         return ""
     return why_not_token_by_token(trained.assembly.spec, layout)
 
 
-_NO_DIGITS = (
-    "The data set has no captions that name the digit of their label, so captions and "
-    "drawings are shown but not graded."
+_NO_JUDGE = (
+    "The data set brings no judge (data.judge), so what is written is shown but not "
+    "graded."
 )
 
 

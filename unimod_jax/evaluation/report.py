@@ -12,11 +12,12 @@ from unimod_jax.evaluation.figures import line_chart, run_chart, task_color
 from unimod_jax.evaluation.measurement import Evaluation
 from unimod_jax.evaluation.pages import render_page, words
 from unimod_jax.evaluation.report_sections import (
-    caption_section,
     drawing_section,
     routing_section,
+    text_section,
     twin_section,
 )
+from unimod_jax.layout import IMAGE, Task
 from unimod_jax.mod import LayerPlan
 from unimod_jax.training.held_out import PREFIX
 from unimod_jax.training.metric_writer import read_metrics
@@ -43,6 +44,7 @@ def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, An
     experiment = trained.experiment
     rows = read_metrics(trained.run.metrics) if trained.run.metrics.exists() else []
     config = json.loads(experiment_to_json(experiment))
+    config["tasks"] = {task.name: _in_words(task) for task in experiment.tasks}
     return {
         "name": trained.run.path.resolve().name,
         "objective": _spaced(type(experiment.objective).__name__),
@@ -52,11 +54,19 @@ def contents(evaluation: Evaluation, summary: Mapping[str, Any]) -> dict[str, An
         "losses": _loss_charts(rows),
         "held_out_losses": _held_out_charts(rows),
         "kept": _kept_charts(rows, experiment.mod.plan),
-        "drawings": drawing_section(evaluation),
-        "captions": caption_section(evaluation),
+        "drawings": [
+            drawing_section(piece, evaluation.judge_accuracy)
+            for piece in evaluation.pieces
+            if piece.modality == IMAGE
+        ],
+        "texts": [
+            text_section(piece, evaluation.judge_accuracy)
+            for piece in evaluation.pieces
+            if piece.modality != IMAGE
+        ],
+        "tasks": list(trained.assembly.layouts),
         "routing": routing_section(evaluation),
         "twin": twin_section(evaluation.twin),
-        "held_out": len(evaluation.records),
         "test_split": experiment.data.test_split,
         "config": _config_groups(config),
         "sampling": experiment.sampling,
@@ -166,6 +176,12 @@ def _config_groups(
         return found
 
     return [(name, fields(tree)) for name, tree in config.items() if tree is not None]
+
+
+def _in_words(task: Task) -> str:
+    """A task in a line: its rows and what it counts."""
+    row = " ".join(piece.name for piece in task.pieces) or "documents"
+    return f"{row}; share {task.share}, loss weight {task.loss_weight}"
 
 
 def _spaced(name: str) -> str:

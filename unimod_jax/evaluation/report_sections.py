@@ -1,103 +1,139 @@
 """The picture sections of a report as plain data: what stands where, as data URIs."""
 
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from unimod_jax.evaluation.accuracy import NUM_DIGITS, Judged, label_of
+from unimod_jax.data import Held, Image
 from unimod_jax.evaluation.dense_twin import DenseTwinComparison
+from unimod_jax.evaluation.judged_rows import JudgedPiece, as_written
 from unimod_jax.evaluation.measurement import Evaluation
 from unimod_jax.evaluation.pictures import data_uri, heat_image
 
 HEAT = ((246, 244, 238), (176, 198, 214), (84, 132, 176), (30, 62, 110), (16, 28, 58))
 """From never (paper) to always (ink); its lightness falls evenly."""
 
-_IMAGES_PER_DIGIT = 10
-_MOST_CAPTIONS = 12
+_IMAGES_PER_LINE = 10
+_MOST_SHOWN = 12
 _MOST_DRAWINGS = 60
+_MOST_LINES = 20
 
 
-def drawing_section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Drawings, beside real scans by digit where there are digits."""
-    drawings = evaluation.drawings
-    if drawings is None:
-        return None
-    if evaluation.classifier_accuracy is None:
-        cells = [_drawing(drawings, index) for index in range(len(drawings.texts))]
-        return {"rows": None, "cells": cells[:_MOST_DRAWINGS]}
-    rows = []
-    for digit in range(NUM_DIGITS):
-        drawn = np.flatnonzero(drawings.wanted == digit)
-        real = [
-            record.images[0].pixels
-            for record in evaluation.records
-            if label_of(record) == digit
-        ]
-        rows.append(
-            {
-                "digit": digit,
-                "drawn": [_drawing(drawings, i) for i in drawn[:_IMAGES_PER_DIGIT]],
-                "real": [data_uri(image) for image in real[:_IMAGES_PER_DIGIT]],
-                "share": float(np.mean(drawings.right[drawn])) if len(drawn) else None,
-                "count": len(drawn),
-            }
-        )
-    return {"rows": rows, "cells": None}
+def drawing_section(
+    piece: JudgedPiece, accuracy: Mapping[str, float]
+) -> dict[str, Any]:
+    """Drawings of a task, beside real images, a line for each thing that was wanted.
 
-
-def _drawing(drawings: Judged, index: int) -> dict[str, Any]:
-    return {
-        "uri": data_uri(drawings.images[index]),
-        "prompt": drawings.texts[index],
-        "right": bool(drawings.right[index]),
-        "told": int(drawings.told[index]),
-    }
-
-
-def caption_section(evaluation: Evaluation) -> dict[str, Any] | None:
-    """Captions, right and wrong; in held-out order where nothing is graded.
-
-    The right ones are the first of every digit in turn, so that all digits are seen.
+    Args:
+      piece: what was drawn.
+      accuracy: of the judge, by part.
     """
-    captions = evaluation.captions
-    if captions is None:
-        return None
-    if evaluation.classifier_accuracy is None:
-        shown = range(min(_MOST_CAPTIONS, len(captions.texts)))
-        return {
-            "graded": False,
-            "right": [_caption(captions, index) for index in shown],
-            "wrong": [],
-            "num_wrong": 0,
+    found = _heading(piece, accuracy)
+    wanted = piece.by_wanted()
+    if not 0 < len(wanted) <= _MOST_LINES:
+        rows = range(min(_MOST_DRAWINGS, len(piece.written)))
+        return found | {"lines": None, "cells": [_drawing(piece, i) for i in rows]}
+    share, lines = piece.per_wanted(), []
+    for name, rows in wanted.items():
+        # A record may be asked for several times, but is one real image.
+        real = list({id(piece.real[row]): piece.real[row] for row in rows}.values())
+        shown = [as_written(part) for part in real[:_IMAGES_PER_LINE]]
+        line = {
+            "wanted": name,
+            "drawn": [_drawing(piece, row) for row in rows[:_IMAGES_PER_LINE]],
+            "real": [data_uri(x) for x in shown if isinstance(x, np.ndarray)],
+            "share": share[name],
         }
-    right = _digits_in_turn(captions)
-    wrong = np.flatnonzero(~captions.right)
-    return {
+        lines.append(line)
+    return found | {"lines": lines, "cells": None}
+
+
+def text_section(piece: JudgedPiece, accuracy: Mapping[str, float]) -> dict[str, Any]:
+    """Texts or utterances of a task, right and wrong; in order if nobody judged them.
+
+    The right ones are the first of each thing that was wanted, in turn.
+
+    Args:
+      piece: what was written.
+      accuracy: of the judge, by part.
+    """
+    found = _heading(piece, accuracy)
+    if not piece.right:
+        rows = range(min(_MOST_SHOWN, len(piece.written)))
+        shown = [_line(piece, row) for row in rows]
+        return found | {"graded": False, "right": shown, "wrong": [], "num_wrong": 0}
+    right = [
+        [r for r in rows if _right(piece, r)] for rows in piece.by_wanted().values()
+    ]
+    turns = itertools.chain(*itertools.zip_longest(*right))
+    in_turn = [row for row in turns if row is not None]
+    wrong = [
+        row
+        for row, verdict in enumerate(piece.verdicts)
+        if verdict and not verdict.right
+    ]
+    return found | {
         "graded": True,
-        "right": [_caption(captions, index) for index in right[:_MOST_CAPTIONS]],
-        "wrong": [_caption(captions, index) for index in wrong[:_MOST_CAPTIONS]],
+        "right": [_line(piece, row) for row in in_turn[:_MOST_SHOWN]],
+        "wrong": [_line(piece, row) for row in wrong[:_MOST_SHOWN]],
         "num_wrong": len(wrong),
     }
 
 
-def _digits_in_turn(captions: Judged) -> list[int]:
-    """Indices of right captions: the first of each digit, then the second, ..."""
-    seen = dict.fromkeys(range(NUM_DIGITS), 0)
-    order = []
-    for index in np.flatnonzero(captions.right):
-        digit = int(captions.wanted[index])
-        order.append((seen[digit], digit, int(index)))
-        seen[digit] += 1
-    return [index for _, _, index in sorted(order)]
-
-
-def _caption(captions: Judged, index: int) -> dict[str, Any]:
+def _heading(piece: JudgedPiece, accuracy: Mapping[str, float]) -> dict[str, Any]:
     return {
-        "uri": data_uri(captions.images[index]),
-        "text": captions.texts[index],
-        "wanted": int(captions.wanted[index]),
-        "told": int(captions.told[index]),
+        "judge": accuracy.get(piece.real[0].name) if piece.real else None,
+        "task": piece.task,
+        "piece": piece.piece,
+        "kind": piece.kind,
+        "accuracy": piece.accuracy,
+        "count": len(piece.written),
     }
+
+
+def _right(piece: JudgedPiece, row: int) -> bool:
+    verdict = piece.verdicts[row]
+    return verdict is not None and verdict.right
+
+
+def _drawing(piece: JudgedPiece, row: int) -> dict[str, Any]:
+    verdict = piece.verdicts[row]
+    image = piece.written[row]
+    assert isinstance(image, np.ndarray)
+    return {
+        "uri": data_uri(image),
+        "shown": _shown_text(piece, row),
+        "right": verdict is None or verdict.right,
+        "told": verdict.told if verdict else "",
+    }
+
+
+def _line(piece: JudgedPiece, row: int) -> dict[str, Any]:
+    verdict, written = piece.verdicts[row], piece.written[row]
+    images = [x for x in piece.shown[row].values() if isinstance(x, Image)]
+    return {
+        "uri": data_uri(images[0].pixels) if images else None,
+        "shown": _shown_text(piece, row),
+        "text": written if isinstance(written, str) else _units(written),
+        "wanted": verdict.wanted if verdict else "",
+    }
+
+
+def _shown_text(piece: JudgedPiece, row: int) -> str:
+    """What the row showed beside images, the nearest last."""
+    shown = []
+    for value in piece.shown[row].values():
+        if isinstance(value, str):
+            shown.append(value)
+        elif not isinstance(value, Image | Held):
+            shown.append(_units(value))
+    return " · ".join(shown)
+
+
+def _units(units: Sequence[int] | np.ndarray) -> str:
+    return "units " + " ".join(str(unit) for unit in units)
 
 
 def routing_section(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -117,7 +153,9 @@ def routing_section(evaluation: Evaluation) -> dict[str, Any] | None:
                 "high": float(picture.max()),
             }
         )
-    images = np.stack([record.images[0].pixels for record in evaluation.records])
+    images = np.stack(
+        [record.images[0].pixels for record in evaluation.records if record.images]
+    )
     stops = ", ".join(f"rgb{color}" for color in HEAT)
     return {
         "tasks": sorted(by_task.items(), reverse=True),

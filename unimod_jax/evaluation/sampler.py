@@ -18,6 +18,7 @@ from unimod_jax.data import (
     Image,
     RowTemplates,
     Value,
+    Written,
     document,
     encode_batch,
     patches_to_latents,
@@ -28,9 +29,6 @@ from unimod_jax.generation import GuidedRows, decode_segment, draw_images
 from unimod_jax.layout import IMAGE, SPEECH, TEXT, SegmentSpec, TaskLayout
 
 BATCH_SIZE = 40
-
-type Written = str | np.ndarray | tuple[int, ...]
-"""A text, an image uint8 [image_size, image_size, image_channels], or speech units."""
 
 
 class Sampler:

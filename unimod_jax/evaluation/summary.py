@@ -4,11 +4,13 @@ import dataclasses
 import importlib.metadata
 import os
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 import unimod_jax
+from unimod_jax.evaluation.judged_rows import KINDS, JudgedPiece
 from unimod_jax.evaluation.measurement import Evaluation
 from unimod_jax.training import RunDirectory
 from unimod_jax.training.metric_writer import read_metrics
@@ -21,23 +23,19 @@ _PACKAGES = (
 
 def summarize(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, as summary.json holds them."""
-    captions, drawings, twin = evaluation.captions, evaluation.drawings, evaluation.twin
-    graded = evaluation.classifier_accuracy is not None
+    pieces, twin = evaluation.pieces, evaluation.twin
     return {
-        "caption_accuracy": captions.accuracy if captions and graded else None,
-        "generation_accuracy": drawings.accuracy if drawings and graded else None,
-        "transcription_accuracy": evaluation.transcription_accuracy,
-        "classifier_accuracy": evaluation.classifier_accuracy,
+        **{f"{kind}_accuracy": _accuracy_of(pieces, kind) for kind in KINDS},
+        "accuracy": {piece.name: piece.accuracy for piece in pieces},
+        "judge_accuracy": evaluation.judge_accuracy,
         "flops_ratio": twin.flops_ratio,
         "step_time_ratio": twin.step_time_ratio,
         "realised_saving": twin.realised_saving,
         "train_seconds": train_seconds(evaluation.trained.run),
         "held_out": evaluation.held_out,
         "step": evaluation.trained.step,
-        "captions": len(captions.texts) if captions else 0,
-        "drawings": len(drawings.texts) if drawings else 0,
-        "caption_accuracy_per_digit": captions.per_digit() if captions else {},
-        "generation_accuracy_per_digit": drawings.per_digit() if drawings else {},
+        "rows_written": {piece.name: len(piece.written) for piece in pieces},
+        "accuracy_per_wanted": {piece.name: piece.per_wanted() for piece in pieces},
         "decoding": dataclasses.asdict(evaluation.decoding),
         "dense_twin": dataclasses.asdict(twin),
         "evaluation_seconds": evaluation.seconds,
@@ -45,6 +43,12 @@ def summarize(evaluation: Evaluation) -> dict[str, Any]:
         "versions": _versions(),
         "machine": _machine(),
     }
+
+
+def _accuracy_of(pieces: Sequence[JudgedPiece], kind: str) -> float | None:
+    """Share that is right of all judged rows of a kind; None if there are none."""
+    right = [each for piece in pieces if piece.kind == kind for each in piece.right]
+    return sum(right) / len(right) if right else None
 
 
 def train_seconds(run: RunDirectory) -> float:

@@ -2,15 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unimod_jax.data import Record, Speech, stack_rows
-from unimod_jax.data.handwritten_digits.wordings import digit_in_caption
-from unimod_jax.evaluation.accuracy import label_of
+from unimod_jax.data import Judge, Record, Speech, Text, stack_rows
+from unimod_jax.evaluation.judged_rows import JudgedPiece, judged
 from unimod_jax.evaluation.sampler import BATCH_SIZE, in_batches
 from unimod_jax.evaluation.trained_run import TrainedRun
 from unimod_jax.generation import (
@@ -33,17 +32,19 @@ from unimod_jax.layout import (
 
 
 def transcribe(
-    trained: TrainedRun, speech: Sequence[Sequence[int]], batch_size: int = BATCH_SIZE
+    trained: TrainedRun,
+    layout: InterleavedLayout,
+    speech: Sequence[Sequence[int]],
+    batch_size: int = BATCH_SIZE,
 ) -> list[str]:
     """The greedy caption that follows each utterance.
 
     Args:
-      trained: a run with speech and interleaved rows.
+      trained: a run with speech.
+      layout: of its rows of documents.
       speech: units of each utterance, from 0.
       batch_size: utterances that go through the model at once.
     """
-    layout = _document_rows(trained)
-    assert layout is not None, "asked of runs with rows of documents only"
     write = jax.jit(functools.partial(_write_caption, trained))
     documents = [_heard(trained, units) for units in speech]
     texts = []
@@ -54,37 +55,43 @@ def transcribe(
     return texts
 
 
-def transcription_accuracy(
-    trained: TrainedRun, records: Sequence[Record]
-) -> float | None:
-    """Share of held-out utterances whose caption names the digit that was said.
+def judged_transcription(
+    trained: TrainedRun,
+    layout: InterleavedLayout,
+    records: Sequence[Record],
+    judge: Judge | None,
+) -> list[JudgedPiece]:
+    """What a run writes after the utterances of records; one piece, or none.
 
-    None for a run without speech or interleaved rows, for one that cannot write token
-    by token, and for data without labels.
+    None for a run without speech, one that cannot write token by token, and records
+    without both an utterance and a text.
     """
-    heard = [(part.units, label_of(r)) for r in records if (part := _speech(r))]
-    heard = [(units, label) for units, label in heard if label is not None]
+    heard = [(r, speech, text) for r in records for speech, text in _heard_and_said(r)]
     can_hear = SPEECH in trained.experiment.model.modalities
-    layout = _document_rows(trained)
-    if not heard or not can_hear or layout is None:
-        return None
+    if not heard or not can_hear:
+        return []
     if why_not_token_by_token(trained.assembly.spec, layout):
-        return None
-    texts = transcribe(trained, [units for units, _ in heard])
-    named = [digit_in_caption(text) for text in texts]
-    right = [said == label for said, (_, label) in zip(named, heard, strict=True)]
-    return float(np.mean(right))
+        return []
+    texts = transcribe(trained, layout, [speech.units for _, speech, _ in heard])
+    piece = judged(
+        judge,
+        [record for record, _, _ in heard],
+        task=layout.task,
+        piece=TEXT,
+        modality=TEXT,
+        shown=[{SPEECH: speech.units} for _, speech, _ in heard],
+        written=texts,
+        real=[text for _, _, text in heard],
+    )
+    return [piece]
 
 
-def _speech(record: Record) -> Speech | None:
-    return next((part for part in record.parts if isinstance(part, Speech)), None)
-
-
-def _document_rows(trained: TrainedRun) -> InterleavedLayout | None:
-    """The layout of the first task with rows of documents; None without one."""
-    layouts = trained.assembly.layouts.values()
-    found = (each for each in layouts if isinstance(each, InterleavedLayout))
-    return next(found, None)
+def _heard_and_said(record: Record) -> Iterator[tuple[Speech, Text]]:
+    """The first utterance of a record and its first text, if it has both."""
+    speech = next((part for part in record.parts if isinstance(part, Speech)), None)
+    text = next((part for part in record.parts if isinstance(part, Text)), None)
+    if speech and text:
+        yield speech, text
 
 
 def _heard(trained: TrainedRun, units: Sequence[int]) -> InterleavedDocument:

@@ -26,8 +26,8 @@ def test_points_are_the_product_and_the_last_axis_varies_fastest():
         ("none", "36"),
         ("none", "18"),
     ]
-    assert points[1].name == "keep_ratio=0.2_batch_size=18"
-    options = ["--mod.keep_ratio", "0.2", "--data.batch_size", "18"]
+    assert points[1].name == "plan=last_half-0.2_batch_size=18"
+    options = ["--mod.plan", "last_half:0.2", "--data.batch_size", "18"]
     assert points[1].options() == options
 
 
@@ -52,9 +52,9 @@ def test_a_value_is_passed_on_word_by_word(text: str, words: list[str], name: st
 
 
 def test_a_tuple_arrives_as_a_tuple():
-    first, second = points_of("mod.routed_layers=1 3,0 2")
-    assert override(DEMO, first.options(), "sweep").mod.routed_layers == (1, 3)
-    assert override(DEMO, second.options(), "sweep").mod.routed_layers == (0, 2)
+    first, second = points_of("mot.untied_layers=1 3,0 2")
+    assert override(DEMO, first.options(), "sweep").mot.untied_layers == (1, 3)
+    assert override(DEMO, second.options(), "sweep").mot.untied_layers == (0, 2)
 
 
 def test_options_are_the_same_however_they_are_written():
@@ -105,11 +105,11 @@ def test_values_that_would_share_a_folder_are_refused(values: str):
     [
         ([], [], "nothing varies"),
         (
-            ["mod.keep_ration=1"],
+            ["mod.plann=1"],
             [],
-            r"--mod\.keep_ration; did you mean --mod\.keep_ratio\?",
+            r"--mod\.plann; did you mean --mod\.plan\?",
         ),
-        (["mood.keep_ratio=1"], [], r"did you mean --mod\?"),
+        (["mood.plan=1"], [], r"did you mean --mod\?"),
         (["nonsense=1"], [], "there is no option --nonsense; see --help"),
         (["data.name.first=1"], [], "there is no option --data.name.first"),
         (["mod=1"], [], r"--mod is a group of options; .* such as --mod\."),
@@ -133,7 +133,7 @@ def test_every_group_and_the_topology_can_be_varied():
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("mod.keep_ratio=banana", "--mod.keep-ratio is 'banana'; give a value of the"),
+        ("mod.plan=banana", "plan 'banana' is not known; give 'none', "),
         ("data.patch_size=3", "data.patch_size 3 does not divide data.image_size 8"),
         ("training.log_every=0", "training.log_every is 0; give a whole number"),
     ],

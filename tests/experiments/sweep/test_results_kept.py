@@ -122,20 +122,20 @@ def test_a_run_has_its_last_losses_and_its_median_times(tmp_path: Path):
         {"step": 3, "loss": 7.0, "step_seconds": 9.0, "tokens_per_second": 10.0},
         {
             **{"step": 4, "loss": 6.0, "step_seconds": 3.0, "tokens_per_second": 30.0},
-            **{"kept/run_1/a/image": 0.2, "kept/run_3/a/image": 0.6, "a/loss": 5.0},
+            **{"kept/layer_1/a/image": 0.2, "kept/layer_3/a/image": 0.6, "a/loss": 5.0},
         },
     ]
     outcome = run(tmp_path, rows, Ended(0, 4.0))
     assert outcome.status == "done"
     assert outcome.figures == {
         **{"step": 4, "loss": 6.0, "step_seconds": 3.0, "tokens_per_second": 30.0},
-        **{"kept/run_1/a/image": 0.2, "kept/run_3/a/image": 0.6, "a/loss": 5.0},
+        **{"kept/layer_1/a/image": 0.2, "kept/layer_3/a/image": 0.6, "a/loss": 5.0},
         "kept/a/image": pytest.approx(0.4),
     }
 
 
 def test_tables_show_losses_and_kept_shares_but_not_every_layer():
-    names = ["kept/run_1/a_b/image", "kept/a_b/image", "a_b/loss", "loss", "other"]
+    names = ["kept/layer_1/a_b/image", "kept/a_b/image", "a_b/loss", "loss", "other"]
     assert [(one.figure, one.title) for one in shown(names)] == [
         ("loss", "loss"),
         ("a_b/loss", "a b, loss"),
@@ -181,7 +181,7 @@ def test_what_is_no_whole_result_counts_as_missing(tmp_path: Path, text: str):
 def test_the_result_of_other_values_counts_as_missing(tmp_path: Path):
     directory = SweepDirectory(tmp_path)
     directory.write(POINT, DONE)
-    other = Point(POINT.name, {"mod.keep_ratio": "0.20"})
+    other = Point(POINT.name, {"mod.plan": "last_half:0.20"})
     assert directory.read(other).status == "missing"
 
 
