@@ -39,7 +39,7 @@ def test_a_tuning_experiment_adopts_a_converted_model(name, converted):
     assert adopted.training == own.training
     assert adopted.model == start.experiment.model
     assembly = Assembly(adopted)
-    assert assembly.vocabulary == start.experiment.notation.vocabulary
+    assert assembly.vocabulary == start.experiment.vocabulary
     assert any(design.routes for design in assembly.spec.designs)
     assert set(assembly.layouts) >= {"text_to_image", "image_to_text"}
 
@@ -51,7 +51,8 @@ def trained(converted, tmp_path_factory):
     options = (
         *("--run-dir", str(path), "--start-from", str(converted["emu3"])),
         *("--data.name", "handwritten_digits", "--data.attributes", "label"),
-        *("--data.caption_tokens", "64", "--data.batch_size", "4"),
+        *("--data.parts", "image", "text=captions", "--data.caption_tokens", "64"),
+        *("--data.batch_size", "4"),
         *("--training.steps", "1", "--training.learning_rate", "1e-30"),
         *("--training.final_learning_rate", "1e-30", "--training.weight_decay", "0"),
         *("--model.compute_dtype", "float32", "--sampling.negative_prompt", ""),

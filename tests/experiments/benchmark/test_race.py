@@ -20,7 +20,7 @@ def test_sizes_change_and_the_plan_stays():
     whole, small = sized("emu3", "unimod", Size(ROWS)), sized("emu3", "unimod", TINY)
     assert whole.model.width == 4096 and small.model.width == 16
     assert whole.model.num_layers == 32
-    assert small.mod == whole.mod
+    assert small.mod == whole.mod.at_depth(small.model.num_layers)
     assert small.model.num_kv_heads == 1  # of 2 heads, as 8 of 32
     assert small.data.image_line == 4
     for experiment in (whole, small):
