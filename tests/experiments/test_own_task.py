@@ -1,71 +1,59 @@
-"""A task written in an experiment file outside the repository, with its own router."""
+"""A task in an experiment file outside the repository: that of docs/own_tasks.md."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from experiments import sample, train
+from experiments import evaluate, sample, train
 
-OWN_TASK = """
-from unimod_jax.data import DataConfig
-from unimod_jax.layout import IMAGE, Piece, SpecialTokens, Task
-from unimod_jax.mod import same_for
-from unimod_jax.models import MixtureOfDepths, ModelConfig
-from unimod_jax.objectives import NextToken
-from unimod_jax.training import Experiment, TrainingConfig
-
-MARKERS = SpecialTokens()
+PAGE = Path(__file__).parents[2] / "docs" / "own_tasks.md"
+OWN_TASK, OWN_JUDGE = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
-def experiment():
-    naming = Task(
-        "naming",
-        (
-            Piece.fixed("begin", MARKERS.begin),
-            Piece("scan", IMAGE, part="image", predicted_by="nothing"),
-            Piece("name", part="text", written=True),
-        ),
-    )
-    return Experiment(
-        objective=NextToken(),
-        tasks=(naming,),
-        model=ModelConfig(
-            width=16, num_layers=1, num_heads=2, num_kv_heads=2, head_dim=8
-        ),
-        mod=MixtureOfDepths(same_for(("naming",), (0.5,))),
-        data=DataConfig(batch_size=4, caption_tokens=9, directory=DIRECTORY),
-        training=TrainingConfig(
-            steps=20, warmup_steps=2, checkpoint_every=20, log_every=5
-        ),
-    )
-"""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The page's two files in a folder of their own."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_task.py").write_text(OWN_TASK)
+    (folder / "judges.py").write_text(OWN_JUDGE)
+    return folder
 
 
-def test_a_task_of_ones_own_trains_and_writes(tmp_path: Path, capsys):
-    file = tmp_path / "own_task.py"
-    file.write_text(OWN_TASK + f"\nDIRECTORY = {str(tmp_path / 'data')!r}\n")
-    run = tmp_path / "run"
-    train.main([str(file), "--run-dir", str(run)])
+def options(folder: Path) -> list[str]:
+    judge = f"{folder / 'judges.py'}:make"
+    return ["--data.directory", str(folder / "data"), "--data.judge", judge]
+
+
+def test_a_task_of_ones_own_trains_and_writes_and_is_judged(folder: Path, capsys):
+    run = folder / "run"
+    file = str(folder / "own_task.py")
+    train.main([file, "--run-dir", str(run), *options(folder)])
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["step"] == 20
     kept = [value for name, value in last.items() if "/naming/" in name]
     assert last["naming/loss"] < 6.0 and any(0.0 < share < 1.0 for share in kept)
-    scan = tmp_path / "scan.png"
+    scan = folder / "scan.png"
     _write_scan(scan)
     capsys.readouterr()
     sample.main([str(run), "--part", f"scan={scan}", "--task", "naming"])
     assert capsys.readouterr().out.startswith("name: ")
+    evaluate.main([str(run), "--rows", "40", "--twin-seconds", "0"])
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["rows_written"] == {"naming/name": 40}
+    assert 0.0 <= summary["accuracy"]["naming/name"] <= 1.0
+    assert summary["judge_accuracy"] == {"text": 1.0}
+    assert (run / "report.html").exists()
 
 
-def test_a_piece_that_the_task_does_not_have_is_refused(tmp_path: Path, capsys):
-    file = tmp_path / "own_task.py"
-    changed = OWN_TASK.replace('same_for(("naming"', 'same_for(("nameing"')
-    file.write_text(changed + f"\nDIRECTORY = {str(tmp_path / 'data')!r}\n")
+def test_a_task_that_there_is_not_is_refused(folder: Path, capsys):
+    file = folder / "misspelt.py"
+    file.write_text(OWN_TASK.replace('same_for(("naming"', 'same_for(("nameing"'))
     with pytest.raises(SystemExit):
-        train.main([str(file), "--run-dir", str(tmp_path / "run")])
+        train.main([str(file), "--run-dir", str(folder / "other"), *options(folder)])
     assert "did you mean 'naming'?" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    assert not (folder / "other").exists()
 
 
 def _write_scan(path: Path) -> None:
