@@ -31,6 +31,7 @@ def test_two_processes_have_the_weights_that_they_start_from(
     together.start(
         *("--start-from", str(converted.path), "--mesh.data", "2", "--mesh.fsdp", "4"),
         *("--data.name", "handwritten_digits", "--data.attributes", "label"),
+        *("--data.parts", "image", "text=captions"),
         *("--data.caption_tokens", "64", "--data.batch_size", "16"),
         *("--training.learning_rate", "1e-30", "--training.weight_decay", "0"),
         *("--training.final_learning_rate", "1e-30"),
