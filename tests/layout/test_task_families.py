@@ -253,6 +253,7 @@ TEXT_PIECE = Piece("text", part="text")
             "has 1 pieces and documents",
         ),
         ({"name": "a task", "pieces": (TEXT_PIECE,)}, "cannot spell"),
+        ({"name": "class", "pieces": (TEXT_PIECE,)}, "no word of Python.s own"),
     ],
 )
 def test_a_task_that_cannot_be_laid_out_is_refused(task, sentence):

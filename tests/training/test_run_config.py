@@ -8,7 +8,12 @@ import pytest
 from experiments.command_line import experiment_names, load_experiment
 from tests.training.tiny_experiment import tiny_experiment, with_mesh
 from unimod_jax.training import loop
-from unimod_jax.training.run_directory import experiment_from_json, experiment_to_json
+from unimod_jax.training.run_directory import (
+    RunDirectory,
+    RunError,
+    experiment_from_json,
+    experiment_to_json,
+)
 
 
 @pytest.mark.parametrize("name", experiment_names())
@@ -39,3 +44,17 @@ def test_rows_that_do_not_fit_the_devices_leave_no_run_behind(tmp_path):
     with pytest.raises(ValueError, match="cannot be taken evenly over 8 devices; chan"):
         loop.train(with_mesh(odd, fsdp=8), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_of_other_tasks_is_refused_by_the_fields_that_differ(tmp_path):
+    tiny = tiny_experiment(tmp_path / "data")
+    run = RunDirectory(tmp_path / "run")
+    run.claim(tiny)
+    first, *others = tiny.tasks
+    heavier = dataclasses.replace(first, loss_weight=3.0)
+    with pytest.raises(RunError) as refused:
+        run.claim(dataclasses.replace(tiny, tasks=(heavier, *others)))
+    said = f"tasks.{first.name}.loss_weight is {first.loss_weight} there but 3.0 here"
+    assert f"({said})" in str(refused.value)
+    with pytest.raises(RunError, match=r"tasks is .* there but .* here"):
+        run.claim(dataclasses.replace(tiny, tasks=(*others, first)))

@@ -14,6 +14,7 @@ losses, sampling and reports follow from its list.
 """
 
 import dataclasses
+import keyword
 import re
 from typing import Literal, get_args
 
@@ -186,10 +187,10 @@ class Task:
     def __post_init__(self) -> None:
         """Checks that the row can be laid out; ValueError names the task and piece."""
         what = f"task {self.name!r}"
-        if not _NAME.fullmatch(self.name):
+        if not _NAME.fullmatch(self.name) or keyword.iskeyword(self.name):
             raise ValueError(
                 f"a task is called {self.name!r}, which options and metrics cannot "
-                "spell; use letters, digits and _."
+                "spell; use letters, digits and _, and no word of Python's own."
             )
         if self.share < 0 or not 0.0 <= self.loss_weight < float("inf"):
             raise ValueError(

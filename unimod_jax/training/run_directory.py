@@ -213,10 +213,19 @@ def _converter():
 
 
 def _flatten(tree: object, prefix: str = "") -> dict[str, object]:
-    """Nested dictionaries as one, with dotted names."""
+    """Nested dictionaries as one, with dotted names.
+
+    A list of named dictionaries (tasks, pieces) becomes its names, in order, and the
+    fields of each under its name.
+    """
+    flat: dict[str, object] = {}
+    if isinstance(tree, list) and all(
+        isinstance(x, dict) and "name" in x for x in tree
+    ):
+        flat[prefix] = [e["name"] for e in tree]
+        tree = {e["name"]: e for e in tree}
     if not isinstance(tree, dict):
         return {prefix: tree}
-    flat: dict[str, object] = {}
     for name, value in tree.items():
         flat |= _flatten(value, f"{prefix}.{name}" if prefix else name)
     return flat
